@@ -88,10 +88,10 @@ class Reader:
             split: inputs and labels.
             names: names of the classes that the labels count, where the set says them.
         """
-        if is_images(split.inputs):
-            transform = self.how.of_arrays((split.inputs.shape[1], split.inputs.shape[2]))
+        if is_images(split.tensor):
+            transform = self.how.of_arrays((split.tensor.shape[1], split.tensor.shape[2]))
             if transform is not None:
-                images = prepared(split.inputs.numpy(), transform, self.path, self.progress)
+                images = prepared(split.tensor.numpy(), transform, self.path, self.progress)
                 split = replace(split, inputs=torch.from_numpy(images))
                 split = split.part(torch.arange(len(split)))  # its fingerprint is that of the prepared images
         if (split.classes is not None or not split.categorical) and self.labelled:
@@ -165,7 +165,7 @@ class Reader:
     def relabelled(self, split: Split, found: Labelling | None) -> Split:
         """Samples that are there already, their labels as they are to be."""
         if not self.labelled:
-            return Split.of(split.inputs, torch.full_like(split.labels, UNLABELLED))
+            return Split.of(split.tensor, torch.full_like(split.labels, UNLABELLED))
         if found is None or (found.groups is None and all(new == old for old, new in found.labels.items())):
             return split if found is None or len(found.labels) == len(split.labels.unique()) else _some(split, found)
         return _some(split, found)
@@ -176,7 +176,7 @@ def _some(split: Split, found: Labelling) -> Split:
     keep = torch.tensor([label in found.labels for label in split.labels.tolist()])
     labels = torch.tensor([found.labels[label] for label in split.labels.tolist() if label in found.labels])
     named = None if split.groups is None else [split.group_names[number] for number in split.groups[keep]]
-    return Split.of(split.inputs if bool(keep.all()) else split.inputs[keep], labels, found.groups, named)
+    return Split.of(split.tensor if bool(keep.all()) else split.tensor[keep], labels, found.groups, named)
 
 
 def wanted(labels: Sequence[Written], found: Labelling) -> tuple[list[bool], list[int]]:

@@ -17,6 +17,7 @@ from merging.forward.tuning import median_seconds
 from merging.looking.foreseen import foreseen
 from merging.plugins.objective import Objective
 from merging.plugins.progress import Progress, Silent
+from merging.plugins.sequences import Sequences, in_batches
 from merging.plugins.task import Task
 from merging.running.needs import ranks_models
 from merging.running.plan import Plan
@@ -183,11 +184,11 @@ def of_pool(made: Plan) -> int:
     return tested * sum(len(split) for split in task.tests.values()) + unranked * len(task.held_out)
 
 
-def forward(live: LiveModel, numerics: Numerics, task: Task, inputs: Tensor) -> int:
+def forward(live: LiveModel, numerics: Numerics, task: Task, inputs: Tensor | Sequences) -> int:
     """Passes over some samples as the evaluator makes them; returns the number of outputs."""
     outputs = 0
     with torch.inference_mode():
-        for part in inputs.split(numerics.batch):
+        for part in in_batches(inputs, numerics.batch):
             outputs = live.module(batch_for(task, part, numerics.device, live.dtype)).shape[1]
     if numerics.device.startswith("cuda"):
         torch.cuda.synchronize(numerics.device)

@@ -33,7 +33,7 @@ def pixels(split: Split, index: int) -> NDArray[np.uint8] | None:
 
     One that is kept as the model takes it, float ``(3, H, W)``, is shown from its darkest value to its brightest.
     """
-    inputs = split.inputs
+    inputs = split.tensor
     if inputs.is_floating_point() and inputs.ndim == 4 and inputs.shape[1] == 3:
         planes = inputs[index].cpu().float().nan_to_num()
         low, high = planes.min(), planes.max()

@@ -113,7 +113,7 @@ def _lines(
 ) -> Iterator[dict[str, Any]]:
     wide, top = room
     for line, index in enumerate(samples):
-        text = showable(f"{label(split, index, names)}:  {' '.join(decode(split.inputs[index]).split())}")
+        text = showable(f"{label(split, index, names)}:  {' '.join(decode(split.tensor[index]).split())}")
         yield {"text": shortened(text, wide, 10.5), "x": 0, "y": top + LINE * (line + 0.5)}
 
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from merging.errors import TaskError
 from merging.moved import by_position
 from merging.plugins.arrays import samples, targets
+from merging.plugins.sequences import Sequences
 from merging.plugins.user_code import called, file_of, kind_of, running
 from merging.storage.dtypes import dtype_name
 from merging.storage.raw import bytes_of
@@ -39,7 +40,8 @@ class Split(Shown):
     """Samples and their labels, ``N`` of each, as they are kept in memory.
 
     Attributes:
-        inputs: the samples, first dimension N; images that were decoded once are uint8, ``(N, H, W, 3)``.
+        inputs: the samples, first dimension N; images that were decoded once are uint8, ``(N, H, W, 3)``; those of a
+            language model are :class:`~merging.plugins.sequences.Sequences`.
         labels: int64, shape ``(N,)``, where they are classes; numbers to be met may be floating-point, and vectors.
         fingerprint: content hash; part of every cache key.
         classes: numbers of the model's outputs that stand for each of the set's classes; None where the set's classes
@@ -48,7 +50,7 @@ class Split(Shown):
         group_names: names of the groups, sorted.
     """
 
-    inputs: Tensor
+    inputs: Tensor | Sequences
     labels: Tensor
     fingerprint: str
     classes: tuple[tuple[int, ...], ...] | None = None
@@ -58,7 +60,7 @@ class Split(Shown):
     @classmethod
     def of(
         cls,
-        inputs: Tensor | NDArray[Any] | Sequence[Any],
+        inputs: Tensor | NDArray[Any] | Sequence[Any] | Sequences,
         labels: Tensor | NDArray[Any] | Sequence[Any],
         classes: Sequence[Sequence[int]] | None = None,
         groups: Sequence[object] | None = None,
@@ -80,15 +82,19 @@ class Split(Shown):
         import torch
         from blake3 import blake3
 
-        inputs = samples(inputs)
+        inputs = inputs.checked() if isinstance(inputs, Sequences) else samples(inputs)
         labels = labels if isinstance(labels, torch.Tensor) else targets(labels)
         if len(inputs) == 0:
             raise TaskError("a split is empty; it needs at least one sample")
         if len(inputs) != len(labels):
             raise TaskError(f"{len(inputs)} samples but {len(labels)} labels")
-        digest = blake3(f"{inputs.dtype}{tuple(inputs.shape)}".encode(), max_threads=blake3.AUTO)
-        for tensor in (inputs, labels):
-            digest.update(bytes_of(tensor).data)
+        if isinstance(inputs, Sequences):
+            digest = blake3(max_threads=blake3.AUTO)
+            inputs.digest_into(digest)
+        else:
+            digest = blake3(f"{inputs.dtype}{tuple(inputs.shape)}".encode(), max_threads=blake3.AUTO)
+            digest.update(bytes_of(inputs).data)
+        digest.update(bytes_of(labels).data)
         made = cls(inputs=inputs, labels=labels, fingerprint=digest.hexdigest())
         return made.with_classes(classes).with_groups(groups)
 
@@ -162,6 +168,43 @@ class Split(Shown):
         return logits[:, torch.tensor(table, device=logits.device)].amax(2)
 
     @property
+    def tensor(self) -> Tensor:
+        """The inputs, where every sample is of one shape.
+
+        Raises:
+            TaskError: they are sequences, of many lengths.
+        """
+        if isinstance(self.inputs, Sequences):
+            raise TaskError("these samples are rows of tokens of many lengths; this takes samples of one shape")
+        return self.inputs
+
+    @property
+    def sequences(self) -> Sequences:
+        """The inputs, where they are rows of tokens.
+
+        Raises:
+            TaskError: every sample is of one shape.
+        """
+        if not isinstance(self.inputs, Sequences):
+            raise TaskError("these samples are of one shape; this takes rows of tokens")
+        return self.inputs
+
+    @property
+    def counts_tokens(self) -> bool:
+        """Whether samples are documents: labels count scored tokens, outputs are log-likelihoods, ``(N, 1)``."""
+        return isinstance(self.inputs, Sequences) and self.labels.ndim == 1 and self.labels.is_floating_point()
+
+    def cuts(self, batch: int) -> list[int]:
+        """Says where batches begin, and the number of samples.
+
+        Args:
+            batch: tokens a batch where the samples are sequences, padding and all; samples a batch elsewhere.
+        """
+        if isinstance(self.inputs, Sequences):
+            return self.inputs.cuts(batch)
+        return [*range(0, len(self), batch), len(self)]
+
+    @property
     def categorical(self) -> bool:
         """Whether the labels are classes: one integer a sample. Others are numbers, and nothing is right or wrong."""
         kind = self.labels.dtype
@@ -170,7 +213,12 @@ class Split(Shown):
 
     def _sheet(self) -> Sheet:
         one = " × ".join(map(str, self.inputs.shape[1:])) or "scalar"
-        facts = [plural(len(self), "sample", ","), f"inputs {one} {dtype_name(self.inputs)}"]
+        kind = (
+            f"inputs {one} {dtype_name(self.inputs)}"
+            if not isinstance(self.inputs, Sequences)
+            else (f"{self.inputs.numel():,} tokens in {plural(self.inputs.rows, 'row', ',')}, the longest {one}")
+        )
+        facts = [plural(len(self), "sample", ","), kind]
         facts.append(f"labels {dtype_name(self.labels)}{'' if self.categorical else ', numbers'}")
         facts += [f"{len(self.classes)} classes of its own"] if self.classes is not None else []
         facts += [named(self.group_names, "group")] if self.groups is not None else []

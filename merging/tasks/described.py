@@ -124,7 +124,7 @@ def _are_images(table: Mapping[str, Any], splits: Mapping[str, Split], how: Prep
                 f"{name} holds {dtype} with {dimensions} dimensions, the held-out data {own} with {others}; all sets "
                 "of a task are of one kind (texts: all of them single, or all pairs)"
             )
-    images = is_images(splits[HELD_OUT].inputs)
+    images = is_images(splits[HELD_OUT].tensor)
     for key in ("mean", "std", "size"):
         if not images and table.get(key) is not None and (splits[HELD_OUT].inputs.ndim != 4 or how.transform.divided):
             raise TaskError(f"[task] {key} is for images (uint8, N × H × W × 3); leave it out")

@@ -143,7 +143,7 @@ def _prepare(given: object, split: Split, model: object) -> Callable[[Tensor], T
     Raises:
         TaskError: bytes of pictures, and nobody says how a model takes them.
     """
-    pictures = is_images(split.inputs)
+    pictures = is_images(split.tensor)
     if isinstance(given, Normalisation):
         if not pictures:
             raise TaskError("prepare is a Normalisation, which is for pictures: uint8, (N, H, W, 3)")
@@ -154,9 +154,9 @@ def _prepare(given: object, split: Split, model: object) -> Callable[[Tensor], T
         return given
     if pictures and isinstance(model, str):
         return normalise(model_source(model).transform(None, None, None))
-    if split.inputs.element_size() == 1 and split.inputs.ndim > 2:
+    if split.tensor.element_size() == 1 and split.tensor.ndim > 2:
         raise TaskError(
-            f"inputs are bytes of pictures, {list(split.inputs.shape)}; give prepare, such as "
+            f"inputs are bytes of pictures, {list(split.tensor.shape)}; give prepare, such as "
             + ("merging.Normalisation(mean=…, std=…)" if pictures else "lambda batch: batch.float() / 255")
         )
     return identity

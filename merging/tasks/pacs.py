@@ -80,7 +80,7 @@ def pacs(
 
     def together(part: str) -> Split:
         index = {domain: _of_those(parts[domain][part], kept.get(domain)) for domain in chosen}
-        inputs = torch.cat([domains[domain].inputs[rows] for domain, rows in index.items()])
+        inputs = torch.cat([domains[domain].tensor[rows] for domain, rows in index.items()])
         return Split.of(inputs, torch.cat([domains[domain].labels[rows] for domain, rows in index.items()]))
 
     shifts = {domain: split for domain, split in domains.items() if domain not in chosen}

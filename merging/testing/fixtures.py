@@ -151,8 +151,8 @@ def _trained(state: dict[str, Tensor], *, seed: int, steps: int, rate: float) ->
     data, generator = blobs(60, seed=100 + seed), np.random.default_rng(seed)
     weights = {name: t.clone().requires_grad_() for name, t in state.items() if t.is_floating_point()}
     for _ in range(steps):
-        noise = torch.from_numpy(generator.normal(scale=0.5, size=data.inputs.shape).astype(np.float32))
-        hidden = torch.relu(F.linear(data.inputs + noise, weights["fc1.weight"], weights["fc1.bias"]))
+        noise = torch.from_numpy(generator.normal(scale=0.5, size=data.tensor.shape).astype(np.float32))
+        hidden = torch.relu(F.linear(data.tensor + noise, weights["fc1.weight"], weights["fc1.bias"]))
         loss = F.cross_entropy(F.linear(hidden, weights["fc2.weight"], weights["fc2.bias"]), data.labels)
         names = [name for name in weights if name != "unused"]
         slopes = torch.autograd.grad(loss, [weights[name] for name in names])

@@ -111,7 +111,7 @@ class DataFormContract(PluginContract):
         """Without labels the samples are the same, all of them −1."""
         split, plain = load(), load(labelled=False)
         assert set(plain.labels.tolist()) == {-1}, "labels are there, and were not asked for"
-        same = sorted(map(_bytes, plain.inputs)) == sorted(map(_bytes, split.inputs))
+        same = sorted(map(_bytes, plain.tensor)) == sorted(map(_bytes, split.tensor))
         assert same, "other samples than with labels"
 
     def test_follows_the_models_classes(self, plugin: DataForm, path: str, load: Callable[..., Split]) -> None:

@@ -121,7 +121,7 @@ class ObjectiveContract(PluginContract):
             with second_device(), torch.no_grad():
                 if isinstance(plugin, WholeModelObjective):
                     data, module = blobs(30, seed=5), on_device(_module(), device)
-                    batch = on_device(data.inputs, device), on_device(data.labels, device)
+                    batch = on_device(data.tensor, device), on_device(data.labels, device)
                     scores.append(plugin.measure(module, [batch]))
                 else:
                     logits, labels = (on_device(part, device) for part in _random(plugin))
@@ -154,7 +154,7 @@ class ObjectiveContract(PluginContract):
             return
         data = blobs(60, seed=5)
         with tiny_numerics().applied(), torch.no_grad():
-            score = plugin.measure(TinyNet().eval(), [(data.inputs[:30], data.labels[:30])])
+            score = plugin.measure(TinyNet().eval(), [(data.tensor[:30], data.labels[:30])])
         assert math.isfinite(score)
 
 

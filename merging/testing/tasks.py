@@ -96,7 +96,7 @@ class TaskContract(Contract):
     def test_samples_are_on_the_cpu(self, make: Callable[[], Task]) -> None:
         """The evaluator moves them; labels are as many as samples."""
         for name, split in _splits(make()).items():
-            assert split.inputs.device.type == split.labels.device.type == "cpu", name
+            assert split.tensor.device.type == split.labels.device.type == "cpu", name
             assert len(split.inputs) == len(split.labels) > 0, name
 
     def test_its_model_answers(self, make: Callable[[], Task], pool: ModelPool) -> None:
@@ -105,7 +105,7 @@ class TaskContract(Contract):
         module = task.build(pool).eval()
         for name, split in _splits(task).items():
             with torch.inference_mode():
-                logits = split.project(module(task.prepare(split.inputs[:3])))
+                logits = split.project(module(task.prepare(split.tensor[:3])))
             assert logits.shape[0] == min(3, len(split)), f"{name}: {tuple(logits.shape)} for three samples"
             if split.categorical and name != CERTIFY:
                 assert logits.ndim == 2, f"{name}: logits are of shape {tuple(logits.shape)}, not (N, classes)"

@@ -226,7 +226,7 @@ def _gives_logits(layer: nn.Module, module: nn.Module, task: Task) -> bool:
     parameter = next(module.parameters())
     module.eval()
     with torch.inference_mode():
-        outputs = module(batch_for(task, task.held_out.inputs[:2], str(parameter.device)))
+        outputs = module(batch_for(task, task.held_out.tensor[:2], str(parameter.device)))
     return isinstance(outputs, Tensor) and outputs.ndim == 2 and outputs.shape[1] == layer.weight.shape[0]  # type: ignore[index]
 
 

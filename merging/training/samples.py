@@ -53,7 +53,7 @@ class Samples:
         del first
         change = augmentation(settings.augmentation)
         for chosen in _whole(order, size):
-            stored = self._split.inputs[chosen]
+            stored = self._split.tensor[chosen]
             yield change(stored) if change else stored, on_device(self._split.labels[chosen], self._device)
 
     def close(self) -> None:
@@ -88,7 +88,7 @@ class DeviceSamples(Samples):
         name, labels = settings.augmentation, self._feed.labels
         there, parts = _whole(sent(order, self._device), size), _whole(order, size)
         if name not in NAMES:
-            ahead = self._workers.batches(name, settings.seed, first, self._split.inputs, parts)
+            ahead = self._workers.batches(name, settings.seed, first, self._split.tensor, parts)
             for chosen, images in zip(there, ahead, strict=True):
                 yield sent(images, self._device), labels[chosen]
             return

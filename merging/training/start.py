@@ -81,7 +81,7 @@ class Start:
             if not has_only_finite(tensor):
                 raise PoolError(f"{checkpoint.path}: tensor '{name}' holds NaN or infinite values; give another `base`")
         module.load_state_dict({**state, **loaded})
-        numerics = Numerics.choose(device, module, task.held_out.inputs[0], "fp32", threads=threads)
+        numerics = Numerics.choose(device, module, task.held_out.tensor[0], "fp32", threads=threads)
         on_device(module, numerics.device, numerics.layout)
         extras = checkpoint.extras if not lost else ()  # a new head is not that of the base's configuration
         left_out = str(companions(checkpoint.path)) if not lost else ""

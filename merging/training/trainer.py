@@ -171,7 +171,7 @@ class Run:
         size, _ = equal_batches(count, self.numerics.batch)
         chosen = torch.randperm(len(self._data), generator=torch.Generator().manual_seed(0))[: count // size * size]
         self.module.eval()
-        recalibrate(self.module, (self._prepared(self._data.inputs[part]) for part in chosen.split(size)))
+        recalibrate(self.module, (self._prepared(self._data.tensor[part]) for part in chosen.split(size)))
 
     def state(self) -> dict[str, Any]:
         """All that another process needs to go on: plain values and tensors (see :meth:`restore`)."""
@@ -222,7 +222,7 @@ def accuracy(module: nn.Module, task: Task, split: Split, numerics: Numerics) ->
     with torch.inference_mode():
         for start in range(0, len(split), numerics.batch):
             part = slice(start, start + numerics.batch)
-            output = module(batch_for(task, split.inputs[part], numerics.device))
+            output = module(batch_for(task, split.tensor[part], numerics.device))
             try:
                 check_logits(output)
             except TypeError as error:
@@ -246,5 +246,5 @@ def steps_of(task: Task, settings: HyperParameters) -> int:
 def _classes(module: nn.Module, task: Task, numerics: Numerics) -> int:
     on_device(module, numerics.device, numerics.layout).eval()
     with torch.inference_mode():
-        logits = task.held_out.project(module(batch_for(task, task.held_out.inputs[:2], numerics.device)))
+        logits = task.held_out.project(module(batch_for(task, task.held_out.tensor[:2], numerics.device)))
     return int(logits.shape[1])

@@ -95,7 +95,7 @@ def scored(
         places = drawn(split.labels.cpu().numpy(), SAMPLES, seed=0)
         mixed = np.random.default_rng(0).permutation(places)  # so that the first of them are as good as any
         chosen = torch.from_numpy(mixed[:samples])
-        inputs, labels = split.inputs[chosen], split.labels[chosen].numpy()
+        inputs, labels = split.tensor[chosen], split.labels[chosen].numpy()
     module = task.build(first).eval()
     checkpoint = first.checkpoints[0]
     module.load_state_dict({name: checkpoint.read(name) for name in checkpoint.tensors})
