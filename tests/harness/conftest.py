@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-WORDS = "cat dog mat house rain ball box cows water red".split()
+WORDS = ["cat", "dog", "mat", "house", "rain", "ball", "box", "cows", "water", "red"]
 LINES = (
     "The cat sat on the mat and saw a dog.",
     "A dog ran to the house in the rain.",
@@ -90,9 +90,8 @@ def language(tmp_path_factory: pytest.TempPathFactory, lm_eval: None) -> Iterato
     parts.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     parts.decoder = decoders.ByteLevel()
     parts.train_from_iterator(LINES * 3, trainers.BpeTrainer(vocab_size=200, special_tokens=["<s>", "</s>"]))
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=parts, bos_token="<s>", eos_token="</s>", pad_token="</s>"
-    )
+    special = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "</s>"}
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=parts, **special)
     sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
     for seed, name in enumerate(("base", "a", "b")):
         torch.manual_seed(seed)
@@ -101,11 +100,15 @@ def language(tmp_path_factory: pytest.TempPathFactory, lm_eval: None) -> Iterato
         )
         LlamaForCausalLM(config).save_pretrained(folder / "models" / name)
         tokenizer.save_pretrained(folder / "models" / name)
-    draw = random.Random(0)
+    draw = random.Random(0)  # noqa: S311
     write_lines(
         folder / "quiz.jsonl",
         [
-            {"question": f"What is {draw.choice(WORDS)}?", "choices": draw.sample(WORDS, 3), "answer": draw.randrange(3)}
+            {
+                "question": f"What is {draw.choice(WORDS)}?",
+                "choices": draw.sample(WORDS, 3),
+                "answer": draw.randrange(3),
+            }
             for _ in range(24)
         ],
     )
@@ -133,54 +136,54 @@ def _hash(*parts: object) -> str:
     return hashlib.sha256("".join(map(str, parts)).encode()).hexdigest()
 
 
+def write_results(
+    folder: Path,
+    samples: Samples,
+    scores: Mapping[str, Mapping[str, float]],
+    *,
+    groups: Mapping[str, Sequence[str]] | None = None,
+    filters: Sequence[str] = ("none",),
+    lower: Sequence[str] = (),
+    aggregations: Mapping[str, str] | None = None,
+    prompt: str = "",
+    **changes: Any,
+) -> Path:
+    """Writes what lm-eval writes of one model."""
+    folder.mkdir(parents=True)
+    told = {
+        "results": {task: {"alias": task, **of} for task, of in scores.items()},
+        "group_subtasks": dict(groups or {}),
+        "configs": {
+            task: {"metric_list": [{"metric": m, "aggregation": (aggregations or {}).get(m, "mean")} for m in of]}
+            for task, of in samples.items()
+        },
+        "versions": dict.fromkeys(scores, 1.0),
+        "n-shot": dict.fromkeys(scores, 0),
+        "higher_is_better": {task: {m: m not in lower for m in of} for task, of in samples.items()},
+        "n-samples": {task: {"effective": len(next(iter(of.values())))} for task, of in samples.items()},
+        "lm_eval_version": "0.4.13",
+        "model_name": folder.name,
+    }
+    (folder / f"results_{DATE}.json").write_text(json.dumps(told | changes), encoding="utf-8")
+    for task, of in samples.items():
+        lines = [
+            {
+                "doc_id": number,
+                "filter": each,
+                "metrics": list(of),
+                "doc_hash": _hash(task, number),
+                "prompt_hash": _hash(task, number, prompt),
+                "target_hash": _hash(number),
+                **{metric: values[number] for metric, values in of.items()},
+            }
+            for each in filters
+            for number in range(len(next(iter(of.values()))))
+        ]
+        write_lines(folder / f"samples_{task}_{DATE}.jsonl", lines)
+    return folder
+
+
 @pytest.fixture
 def logged(tmp_path: Path) -> Write:
-    """Writes what lm-eval writes of one model: ``logged(name, samples, scores, …)`` gives the folder."""
-
-    def write(
-        name: str,
-        samples: Samples,
-        scores: Mapping[str, Mapping[str, float]],
-        *,
-        groups: Mapping[str, Sequence[str]] | None = None,
-        filters: Sequence[str] = ("none",),
-        lower: Sequence[str] = (),
-        aggregations: Mapping[str, str] | None = None,
-        prompt: str = "",
-        **changes: Any,
-    ) -> Path:
-        folder = tmp_path / "out" / name
-        folder.mkdir(parents=True)
-        told = {
-            "results": {task: {"alias": task, **of} for task, of in scores.items()},
-            "group_subtasks": dict(groups or {}),
-            "configs": {
-                task: {"metric_list": [{"metric": m, "aggregation": (aggregations or {}).get(m, "mean")} for m in of]}
-                for task, of in samples.items()
-            },
-            "versions": dict.fromkeys(scores, 1.0),
-            "n-shot": dict.fromkeys(scores, 0),
-            "higher_is_better": {task: {m: m not in lower for m in of} for task, of in samples.items()},
-            "n-samples": {task: {"effective": len(next(iter(of.values())))} for task, of in samples.items()},
-            "lm_eval_version": "0.4.13",
-            "model_name": name,
-        }
-        (folder / f"results_{DATE}.json").write_text(json.dumps(told | changes), encoding="utf-8")
-        for task, of in samples.items():
-            lines = [
-                {
-                    "doc_id": number,
-                    "filter": each,
-                    "metrics": list(of),
-                    "doc_hash": _hash(task, number),
-                    "prompt_hash": _hash(task, number, prompt),
-                    "target_hash": _hash(number),
-                    **{metric: values[number] for metric, values in of.items()},
-                }
-                for each in filters
-                for number in range(len(next(iter(of.values()))))
-            ]
-            write_lines(folder / f"samples_{task}_{DATE}.jsonl", lines)
-        return folder
-
-    return write
+    """``logged(name, samples, scores, …)`` writes what lm-eval writes of one model, and gives the folder."""
+    return lambda name, *of, **more: write_results(tmp_path / "out" / name, *of, **more)

@@ -294,7 +294,10 @@ def test_the_terminal_and_json(merge: Merge, logged: Write) -> None:
         (["out", "--metric", "ac"], "unknown metric 'ac'; did you mean 'acc'?"),
         (["out", "--tasks", "quiz"], "--tasks is what models are run on"),
         (["out/odl"], "out/odl: neither a model nor results of lm-eval; did you mean 'out/old'?"),
-        (["org/name", "--tasks", "quiz"], "org/name is a model of the Hub, and nothing is fetched; --online fetches it"),
+        (
+            ["org/name", "--tasks", "quiz"],
+            "org/name is a model of the Hub, and nothing is fetched; --online",
+        ),
         (["out", "--fail-unless", "better"], "--fail-unless compares one model with another"),
     ],
 )
