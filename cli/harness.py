@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import glob
-from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from merging.cli.asking.options import Taking, shared
-from merging.errors import MergingError, RequirementError, near_path
+from merging.errors import RequirementError
 
-if TYPE_CHECKING:
-    from merging.plugins.watcher import Watcher
-
-TWO = "--fail-unless compares one model with another: name two models"
+SETTINGS = ("include_path", "few_shot", "limit", "batch_size", "chat_template", "online", "trust_code")
 
 
 @click.command("harness", cls=Taking)
@@ -51,29 +46,30 @@ def command(wanted: tuple[str, ...], **flags: Any) -> None:
     from merging.cli.asking.signals import stop_on_signal
     from merging.cli.showing.screen import Screen, print_json
     from merging.cli.showing.terminal import TerminalProgress
+    from merging.harness.asked import Asked
+    from merging.harness.evaluating import check, lm_eval
     from merging.harness.results import is_results
     from merging.plugins.watcher import Watcher
 
-    results = {name: is_results(Path(name).expanduser()) for name in wanted}
-    models = [name for name in wanted if not results[name]]
-    _check(models, flags)
+    asked = Asked(
+        tasks=tuple(name for each in flags["tasks"] for name in each.split(",") if name),
+        device=flags["device"] or "auto",
+        **{name: flags[name] for name in SETTINGS},
+    )
+    results = [name for name in wanted if is_results(Path(name).expanduser())]
+    check(wanted, results, asked)
     news = Screen(stderr=True)
     with stop_on_signal(news, "stopping: what is done is kept") as should_stop, TerminalProgress(news) as progress:
-        made: dict[str, dict[str, Path]] = {}
-        if models:
+        given = {name: flags[name] for name in ("base", "against", "metrics")}
+        watcher = Watcher(progress=progress, should_stop=should_stop)
+        if len(results) < len(wanted):
+            progress.stage("loading torch, transformers and lm-eval")
             with output_folder(flags["output"], "harness") as output:
-                watcher = Watcher(progress=progress, should_stop=should_stop)
-                made = _run(models, output, flags, watcher)
-        progress.stage("comparing")
-        from merging.harness.comparing import compared
-        from merging.harness.results import read
-
-        files = dict(_named(wanted, made))
-        if flags["fail_unless"] and len(files) != 2:
-            raise RequirementError(TWO)
-        found = compared(
-            {name: read(file) for name, file in files.items()}, against=flags["against"] or "", metrics=flags["metrics"]
-        )
+                found = lm_eval(wanted, output=output, asked=asked, watcher=watcher, **given)
+        else:
+            found = lm_eval(wanted, watcher=watcher, **given)
+    if flags["fail_unless"] and len(found.models) != 2:
+        raise RequirementError("--fail-unless compares one model with another: name two models")
     from merging.cli.showing.harness import show
 
     print_json(found.to_json()) if flags["as_json"] else show(Screen(), found)
@@ -85,82 +81,3 @@ def command(wanted: tuple[str, ...], **flags: Any) -> None:
         model = next(each for each in found.models if each.name != found.reference)
         answer = Answer(standing=standing_of(model.verdicts), headline=headline_of(model.name, model.verdicts))
         fail_unless(Wanted(flags["fail_unless"]), answer)
-
-
-def _check(models: Sequence[str], flags: dict[str, Any]) -> None:
-    """Says what is missing, or for nothing, before anything is opened.
-
-    Raises:
-        RequirementError: tasks without models, or the other way round; or a model of the Hub, and nothing is fetched.
-    """
-    if not models and flags["tasks"]:
-        raise RequirementError("--tasks is what models are run on, and all that is named are results of lm-eval")
-    if not models:
-        return
-    from merging.storage.hub.spelling import as_id, written
-
-    ids = [name for name in models if as_id(name) is not None]
-    for name in models:
-        if name not in ids and not glob.has_magic(name) and not Path(name).expanduser().exists():
-            raise RequirementError(f"{name}: neither a model nor results of lm-eval{near_path(name)}{written(name)}")
-    if not flags["tasks"]:
-        raise RequirementError(
-            f"{models[0]} holds no results of lm-eval; a model is run on tasks: --tasks NAME, such as --tasks arc_easy"
-        )
-    if ids and not flags["online"]:
-        raise RequirementError(f"{ids[0]} is a model of the Hub, and nothing is fetched; --online fetches it")
-
-
-def _run(models: Sequence[str], output: Path, flags: dict[str, Any], watcher: Watcher) -> dict[str, dict[str, Path]]:
-    """Runs models; what was typed → name → file of results."""
-    from merging.harness.models import loadables
-    from merging.harness.running import Asked, run
-    from merging.looking.wanted import find
-    from merging.storage.adapter_base import standing_on
-
-    watcher.progress.stage("loading torch, transformers and lm-eval")
-    found, wrong = find(models, None)
-    if wrong:
-        raise MergingError("; ".join(dict.fromkeys(wrong)))
-    asked = Asked(
-        tasks=tuple(name for each in flags["tasks"] for name in each.split(",") if name),
-        include=tuple(Path(each).expanduser() for each in flags["include_path"]),
-        shots=flags["few_shot"],
-        limit=flags["limit"],
-        batch=flags["batch_size"],
-        device=flags["device"] or "auto",
-        chat=flags["chat_template"],
-        online=flags["online"],
-        trusted=flags["trust_code"],
-    )
-    with standing_on(flags["base"]):
-        places = loadables({name: each.path for name, each in found.items()})
-        files = run(places, asked, output, watcher)
-    made: dict[str, dict[str, Path]] = {}
-    for name, each in found.items():
-        typed = next((word for word in models if _belongs(each.typed, word)), models[0])
-        made.setdefault(typed, {})[name] = files[name]
-    return made
-
-
-def _belongs(found: str, typed: str) -> bool:
-    """Whether a model was found by what was typed: itself, or in that folder."""
-    return found == typed or Path(found).is_relative_to(Path(typed).expanduser())
-
-
-def _named(wanted: Sequence[str], made: dict[str, dict[str, Path]]) -> Iterator[tuple[str, Path]]:
-    """Name → file of results, in the order in which they were typed; a name that two have is the whole path."""
-    from merging.harness.results import find
-
-    both: list[tuple[str, Path]] = []
-    others = [name for name in wanted if name not in made]
-    known = find([Path(name).expanduser() for name in others]) if others else {}
-    for name in wanted:
-        if name in made:
-            both += made[name].items()
-            continue
-        inside = find([Path(name).expanduser()]).values()
-        both += [(called, file) for called, file in known.items() if file in inside]
-    both = list(dict.fromkeys(both))
-    names = [name for name, _ in both]
-    yield from ((name if names.count(name) == 1 else str(file.parent), file) for name, file in both)

@@ -36,7 +36,7 @@ class Row:
         task: the task, or the group of tasks.
         column: metric and filter.
         lower: whether a smaller score is the better one.
-        parts: of a group, the rows that it is made of.
+        parts: rows that a group is made of; none: it is a task.
         inside: how many groups it is in.
     """
 
@@ -48,19 +48,19 @@ class Row:
 
     @property
     def key(self) -> tuple[str, Column]:
-        """What tells it apart."""
+        """The row's task and column, which tell it apart."""
         return self.task, self.column
 
     @property
     def label(self) -> str:
-        """What it is called: the filter is named where there is one."""
+        """Name of the row in tables: task and metric, and the filter where there is one."""
         metric, filtered = self.column
         return f"{self.task} {metric}" + (f" ({filtered})" if filtered != NONE else "")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scores:
-    """What one model came to.
+    """Scores of one model on all tasks.
 
     Attributes:
         name: what tables call it.
@@ -238,9 +238,7 @@ class _Table:
     def _read(self, name: str, task: str, column: Column) -> Measured:
         of = self._found[name].tasks[task]
         if (name, task) not in self._logged:
-            self._logged[name, task] = (
-                read(of) if of.file is not None else "its samples were not logged (--log_samples)"
-            )
+            self._logged[name, task] = read(of) if of.file is not None else "its samples were not logged"
         logged = self._logged[name, task]
         if isinstance(logged, str):
             return Measured(score=of.scores[column], why=logged)
@@ -288,10 +286,9 @@ class _Table:
             reference=reference,
             against=reference,
             measure=ACCURACY if counted or shares else row.column[0],
-            lower=row.lower,
             samples=self.samples(name, row) if self.has(name, row) else 0,
         )
-        return replace(told, family=Family.SECONDARY) if row.inside else told
+        return replace(told, lower=row.lower, family=Family.SECONDARY if row.inside else told.family)
 
     def _compare(self, row: Row, reference: str, name: str) -> Comparison | str:
         """The comparison, or why there is none."""

@@ -12,7 +12,7 @@ from merging.errors import RequirementError, TaskError, raised, showable
 
 
 class Function(str):
-    """What stands behind ``!function`` in a task file."""
+    """Name of a function, as it stands behind ``!function`` in a task file."""
 
     __slots__ = ()
 

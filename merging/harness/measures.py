@@ -35,7 +35,7 @@ DEFAULTS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """What one model came to by one metric of one task.
+    """Score of one model by one metric of one task, with what it is made of.
 
     Attributes:
         score: the score as lm-eval has computed it.

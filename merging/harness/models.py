@@ -23,10 +23,10 @@ _NAMES = frozenset(name for names in LOADED for name in names)
 
 @dataclass(frozen=True, kw_only=True)
 class Loadable:
-    """What lm-eval loads.
+    """A model as lm-eval is told of it.
 
     Attributes:
-        folder: of a whole model, or of the one that an adapter stands on.
+        folder: folder of a whole model, or of the one that an adapter stands on.
         adapter: folder of an adapter; None: there is none.
         recipe: a recipe that is put together first, in a folder of its own; None: there is none.
     """
@@ -57,6 +57,13 @@ class Loadable:
             yield made, None
         finally:
             atomic.remove(aside)
+
+
+def is_loadable(path: Path) -> bool:
+    """Whether a path is one model, and not a folder of several."""
+    if path.is_file():
+        return path.name == RECIPE
+    return path.is_dir() and (is_model_folder(path) or any((path / name).is_file() for name in (RECIPE, ENSEMBLE)))
 
 
 def loadable(path: Path) -> Loadable:

@@ -13,11 +13,11 @@ from typing import Any
 
 LOGGERS = ("lm_eval", "transformers", "datasets", "huggingface_hub", "accelerate", "peft", "evaluate")
 LONG, LABELS = "exceeds model's maximum length", "Label index was not in within range"
-"""Of what lm-eval warns of sample by sample, what changes a score."""
+"""Warnings of lm-eval, sample by sample, of what changes a score."""
 
 
 class Heard(logging.Handler):
-    """What lm-eval has said.
+    """A handler that keeps what matters of lm-eval's log.
 
     Attributes:
         long: requests whose beginning was cut off, because the model takes no more.
@@ -38,7 +38,7 @@ class Heard(logging.Handler):
         self.last = said if "Error(" in said else self.last
 
     def notes(self, tokens: int | None) -> list[str]:
-        """What is to be said of it.
+        """Sentences about what has changed scores.
 
         Args:
             tokens: how many tokens the model takes at most.

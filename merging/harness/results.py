@@ -24,7 +24,7 @@ NONE = "none"
 """Name of the filter of a task that has no other."""
 OLDEST = "0.4.13"
 """The oldest version of lm-eval whose files say all that is asked for, and that is run here."""
-AGAIN = "run lm_eval again with --log_samples"
+AGAIN = "run lm_eval again with its samples logged (log_samples)"
 
 Column = tuple[str, str]
 """A metric and a filter, as ``acc`` and ``none``."""
@@ -32,7 +32,7 @@ Column = tuple[str, str]
 
 @dataclass(frozen=True, kw_only=True)
 class TaskResult:
-    """What one model came to on one task, or on a group of tasks.
+    """Scores of one model on one task, or on a group of tasks.
 
     Attributes:
         name: the task's name.
@@ -42,8 +42,8 @@ class TaskResult:
         shots: worked examples before each sample.
         samples: how many there are.
         aggregations: metric → how its scores are computed of samples, where the task's file says it by a name.
-        file: where its samples are; None: nowhere.
-        parts: of a group, the tasks and groups in it.
+        file: its samples; None: they were not logged.
+        parts: tasks and groups in a group; none: it is a task.
     """
 
     name: str
@@ -64,7 +64,7 @@ class Results:
     Attributes:
         path: the file of results.
         model: the model's name there.
-        version: of lm-eval, where it is said.
+        version: version of lm-eval, where it is said.
         tasks: name → what the model came to, tasks and groups, groups before what is in them.
     """
 

@@ -6,13 +6,13 @@ import contextlib
 import random
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from merging.errors import FolderError, InterruptedRunError, MergingError, Stopped, TaskError, raised
 from merging.forward.numerics import device_of
+from merging.harness.asked import Asked
 from merging.harness.models import Loadable
 from merging.harness.network import no_network
 from merging.harness.quiet import Heard, quiet
@@ -30,33 +30,6 @@ DRAWS = 1000
 """Draws of the standard errors that lm-eval writes; the tests here draw their own."""
 WHAT = {"loglikelihood": "answers", "loglikelihood_rolling": "documents", "generate_until": "texts"}
 """Kind of request → what is counted."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Asked:
-    """What lm-eval is asked to do, as its command line is.
-
-    Attributes:
-        tasks: names of tasks, groups and tags, patterns of those, and task files.
-        include: folders of task files, which go before lm-eval's own.
-        shots: worked examples before each sample; None: as the task says.
-        limit: so many samples of each task; None: all.
-        batch: samples that go through the model at once.
-        device: where they do.
-        chat: put prompts into the model's chat template.
-        online: what is not on this disk may be fetched.
-        trusted: task files may run code.
-    """
-
-    tasks: tuple[str, ...]
-    include: tuple[Path, ...] = ()
-    shots: int | None = None
-    limit: int | None = None
-    batch: int = 8
-    device: str = "auto"
-    chat: bool = False
-    online: bool = False
-    trusted: bool = False
 
 
 def run(models: Mapping[str, Loadable], asked: Asked, output: Path, watcher: Watcher) -> dict[str, Path]:
@@ -80,11 +53,11 @@ def run(models: Mapping[str, Loadable], asked: Asked, output: Path, watcher: Wat
     progress, done = watcher.progress, dict[str, Path]()
     with contextlib.nullcontext() if asked.online else no_network(), quiet() as heard:
         progress.stage("looking for tasks of lm-eval")
-        found = chosen(asked.tasks, asked.include, trusted=asked.trusted)
+        found = chosen(asked.tasks, asked.folders, trusted=asked.trust_code)
         progress.stage("loading tasks and their data")
-        with _sandboxed(trusted=asked.trusted):
+        with _sandboxed(trusted=asked.trust_code):
             loaded = found.load(online=asked.online)
-            for note in _shots(loaded["tasks"], asked.shots):
+            for note in _shots(loaded["tasks"], asked.few_shot):
                 progress.say(note)
             atomic.make_folder(output)
             for name, model in models.items():
@@ -158,7 +131,7 @@ def _one(
     limit = getattr(lm, "max_length", None)
     for note in heard.notes(limit):
         watcher.progress.say(f"warning: {name}: {note}")
-    told = {"model": "hf", "model_args": arguments, **lm.get_model_info(), "batch_size": asked.batch}
+    told = {"model": "hf", "model_args": arguments, **lm.get_model_info(), "batch_size": asked.batch_size}
     told |= {"batch_sizes": [], "device": str(lm.device), "use_cache": None, "limit": asked.limit}
     told |= {"bootstrap_iters": DRAWS, "gen_kwargs": {}, **SEEDS}
     results |= {"config": told, "git_hash": None, "date": began, "lm_eval_version": version("lm_eval")}
@@ -170,8 +143,8 @@ def _one(
         model_source="hf",
         model_args={"pretrained": name},
         system_instruction=None,
-        chat_template=lm.chat_template(True) if asked.chat else None,
-        fewshot_as_multiturn=asked.chat,
+        chat_template=lm.chat_template(True) if asked.chat_template else None,
+        fewshot_as_multiturn=asked.chat_template,
     )
     return _written(tracker, results, place, heard)
 
@@ -209,7 +182,9 @@ def _language_model(name: str, arguments: Mapping[str, str], asked: Asked, watch
     for kind in WHAT:
         setattr(Watched, kind, told(kind))
     try:
-        made = Watched(device=device_of(asked.device), batch_size=asked.batch, trust_remote_code=False, **arguments)
+        made = Watched(
+            device=device_of(asked.device), batch_size=asked.batch_size, trust_remote_code=False, **arguments
+        )
     except MergingError:
         raise
     except Exception as error:  # transformers raises whatever a folder provokes
@@ -245,9 +220,9 @@ def _evaluated(name: str, lm: Any, loaded: Mapping[str, Any], asked: Asked) -> d
             task_dict=loaded,
             limit=asked.limit,
             bootstrap_iters=DRAWS,
-            apply_chat_template=asked.chat,
-            fewshot_as_multiturn=asked.chat,
-            confirm_run_unsafe_code=asked.trusted,
+            apply_chat_template=asked.chat_template,
+            fewshot_as_multiturn=asked.chat_template,
+            confirm_run_unsafe_code=asked.trust_code,
         )
     except Stopped:
         raise InterruptedRunError(f"interrupted; nothing was written of {name}") from None

@@ -44,7 +44,7 @@ class Chosen:
     """Tasks that were found.
 
     Attributes:
-        names: as lm-eval takes them.
+        names: their names, as lm-eval takes them.
         manager: lm-eval's own index of task files.
     """
 

@@ -131,7 +131,6 @@ class Verdict(Shown):
         against: str,
         measure: str,
         extra: bool = False,
-        lower: bool = False,
         samples: int = 0,
     ) -> Verdict:
         """A verdict of its own, not corrected for any other test.
@@ -144,11 +143,10 @@ class Verdict(Shown):
             against: the same row in words.
             measure: ``accuracy``, or the objective's name.
             extra: an accuracy that stands beside another objective.
-            lower: a smaller score is the better one.
             samples: how many there are, where nothing was computed.
         """
         named: dict[str, Any] = {"set": set, "role": role, "reference": reference, "against": against, "extra": extra}
-        named |= {"lower": lower, "measure": measure, "family": Family.of(role, extra=extra)}
+        named |= {"measure": measure, "family": Family.of(role, extra=extra)}
         if isinstance(found, str):
             return cls(**named, why=found, samples=samples)
         return cls(

@@ -231,8 +231,11 @@ def _another_beside(folder: Path) -> None:
         (_cut, "line 200: is cut off"),
         (_shortened, "holds 197 of the 200 samples that the results count; it is cut off"),
         (_twice, "sample 0 stands there twice"),
-        (_unlogged, "no samples were logged beside it (samples_….jsonl); run lm_eval again with --log_samples"),
-        (_older, "has no 'doc_hash'; run lm_eval again with --log_samples and version 0.4.13 or later"),
+        (_unlogged, "no samples were logged beside it (samples_….jsonl); run lm_eval again with its samples logged"),
+        (
+            _older,
+            "has no 'doc_hash'; run lm_eval again with its samples logged (log_samples) and version 0.4.13 or later",
+        ),
         (_much_older, "was written by lm-eval 0.4.1, which says no 'versions'; run lm_eval again"),
         (_something_else, "no results of lm-eval, or damaged"),
         (_of_another_run, "and the results beside it say 0.25; they are of two runs"),

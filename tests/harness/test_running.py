@@ -12,8 +12,9 @@ import pytest
 
 from merging.errors import InterruptedRunError
 from merging.harness import comparing, network, results
+from merging.harness.asked import Asked
 from merging.harness.models import loadables
-from merging.harness.running import Asked, run
+from merging.harness.running import run
 from merging.plugins.watcher import Watcher
 from tests.conftest import Merge
 
@@ -21,7 +22,7 @@ TASKS = ("both", "prose", "said")
 
 
 def asked(language: Path, *tasks: str, **more: Any) -> Asked:
-    return Asked(tasks=tasks or TASKS, include=(language / "tasks",), device="cpu", **more)
+    return Asked(tasks=tasks or TASKS, include_path=(language / "tasks",), device="cpu", **more)
 
 
 @pytest.fixture(scope="session")
@@ -169,7 +170,7 @@ def test_tasks_that_cannot_be_run_are_one_line(
 
 def test_code_that_is_trusted_is_run(language: Path, tmp_path: Path) -> None:
     places = loadables({"a": language / "models/a"})
-    (file,) = run(places, asked(language, "runs_code", trusted=True), tmp_path / "out", Watcher()).values()
+    (file,) = run(places, asked(language, "runs_code", trust_code=True), tmp_path / "out", Watcher()).values()
     assert results.read(file).tasks["runs_code"].samples == 4
 
 
@@ -178,13 +179,13 @@ def test_interrupted_between_batches(language: Path, tmp_path: Path) -> None:
     watcher = Watcher(should_stop=lambda: next(asked_so_often))
     places = loadables({"a": language / "models/a"})
     with pytest.raises(InterruptedRunError, match="nothing was written of a"):
-        run(places, asked(language, "quiz", batch=4), tmp_path / "out", watcher)
+        run(places, asked(language, "quiz", batch_size=4), tmp_path / "out", watcher)
     assert not list((tmp_path / "out").iterdir())
 
 
 def test_examples_before_each_sample(language: Path, tmp_path: Path) -> None:
     places = loadables({"a": language / "models/a"})
-    (file,) = run(places, asked(language, "quiz", shots=2, limit=3), tmp_path / "out", Watcher()).values()
+    (file,) = run(places, asked(language, "quiz", few_shot=2, limit=3), tmp_path / "out", Watcher()).values()
     found = results.read(file)
     assert (found.tasks["quiz"].shots, found.tasks["quiz"].samples) == ("2", 3)
     assert lines(found, "quiz")[0]["arguments"]["gen_args_0"]["arg_0"].count("Question:") == 3
@@ -205,7 +206,7 @@ def test_models_that_lm_eval_would_not_load(language: Path, merge: Merge, tmp_pa
             (tmp_path / "m" / path.name).write_bytes(path.read_bytes())
     ran = merge("harness", "m", "--tasks", "quiz", "--include-path", language / "tasks")
     assert ran.code == 2
-    assert said in ran.err or "no models in m" in ran.err
+    assert said in ran.err
 
 
 def test_nothing_reaches_the_network(lm_eval: None) -> None:
