@@ -9,7 +9,7 @@ another one, the prefix of the model below the head, or hold buffers that today'
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -36,11 +36,8 @@ class StoredNames(nn.Module):
         super().__init__()
         names = _as_in(tensors, _stored(model, tensors), model)
         more = sorted(tensors.keys() - names.values())
-        for part in model.modules():
-            for buffer in list(part._non_persistent_buffers_set):
-                if any(name == buffer or name.endswith(f".{buffer}") for name in more):
-                    part._non_persistent_buffers_set.discard(buffer)
         if more:
+            _keep_buffers(model, tensors, more)
             names = _as_in(tensors, _stored(model, tensors), model)
         names = _held(model, names, tensors)
         # Hidden from nn.Module: registered, it would bring its own names along.
@@ -135,6 +132,22 @@ def _held(model: nn.Module, names: dict[str, str], tensors: Mapping[str, TensorI
     return names
 
 
+def _keep_buffers(model: nn.Module, tensors: Mapping[str, TensorInfo], more: Collection[str]) -> None:
+    """Has the model store those of its buffers that the files hold, and that it would store no more."""
+    found = [
+        (f"{path}.{buffer}".removeprefix("."), part, buffer)
+        for path, part in model.named_modules()
+        for buffer in sorted(part._non_persistent_buffers_set)
+        if any(name == buffer or name.endswith(f".{buffer}") for name in more)
+    ]
+    for _, part, buffer in found:
+        part._non_persistent_buffers_set.discard(buffer)
+    names = _as_in(tensors, _stored(model, tensors), model)
+    for path, part, buffer in found:
+        if names.get(path) not in tensors:
+            part._non_persistent_buffers_set.add(buffer)
+
+
 def _keep(tree: nn.Module, name: str, info: TensorInfo) -> None:
     """Registers a buffer that files hold and nothing reads."""
     *outer, own = name.split(".")
@@ -154,16 +167,16 @@ def _parts(path: str, part: nn.Module, names: Mapping[str, str]) -> Iterator[tup
         return
     places = {_place_of(names[f"{path}{name}"], name) for name in held}
     place = places.pop()
-    if not places and place and len(held) < len(there) and not part._modules:  # its tied tensor is another part's
-        some = nn.Module()
-        for name in held:
-            some.register_parameter(name, part._parameters[name])
-        yield place.removesuffix("."), some
-        return
     if not places and place and len(held) == len(there):
         yield place.removesuffix("."), part
         return
-    if part._parameters or part._buffers.keys() - part._non_persistent_buffers_set:
+    own = [name for name in held if "." not in name]
+    if own and len(held) < len(there) and len({_place_of(names[f"{path}{name}"], name) for name in own} - {None}) == 1:
+        some = nn.Module()  # what is tied to another part's tensor stays away
+        for name in own:
+            some.register_parameter(name, part._parameters[name])
+        yield str(_place_of(names[f"{path}{own[0]}"], own[0])).removesuffix("."), some
+    elif own:
         raise TaskError(f"'{path}{held[0]}' of {type(part).__name__} is stored at a place of its own; this is not done")
     for name, child in part.named_children():
         yield from _parts(f"{path}{name}.", child, names)
