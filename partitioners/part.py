@@ -85,14 +85,15 @@ class Part(Partitioner):
             raise PartitionError(
                 f"option 'depth' of 'part' is {runs}, but this model has {len(inner)} repeated blocks; {way_out}"
             )
-        groups: dict[str, list[str]] = {}
+        groups: dict[tuple[str, int], list[str]] = {}
         for part, names in parts.items():
-            run = f".{inner.index(part) * runs // len(inner) + 1}" if part in inner and runs > 1 else ""
+            run = inner.index(part) * runs // len(inner) + 1 if part in inner and runs > 1 else 0
             mixture = any("expert" in name for name in names)
             place = part if part in inner or part in ("stem", "head") else ""
             for name in names:
-                groups.setdefault(_role(name, place, mixture=mixture) + run, []).append(name)
-        return Partition.of_groups({name: groups[name] for name in sorted(groups, key=_rank)})
+                groups.setdefault((_role(name, place, mixture=mixture), run), []).append(name)
+        ordered = sorted(groups, key=lambda each: (_rank(each[0]), each))
+        return Partition.of_groups({f"{role}.{run}" if run else role: groups[role, run] for role, run in ordered})
 
 
 def _is_layer(part: str, names: list[str]) -> bool:
@@ -128,9 +129,9 @@ def _role(name: str, part: str, *, mixture: bool) -> str:
     return ".".join(piece for piece in pieces if not piece.isdecimal()) or layer
 
 
-def _rank(component: str) -> tuple[int, int, tuple[str, ...]]:
-    """The order of roles, of which the head is last; and of the runs of one."""
-    pieces = component.split(".")
-    role, run = (pieces[:-1], int(pieces[-1])) if pieces[-1].isdecimal() else (pieces, 0)
-    place = _ORDER.index(role[-1]) if role[-1] in _ORDER else len(_ORDER)
-    return (len(_ORDER) + 1 if role == ["head"] else place), run, tuple(role)
+def _rank(role: str) -> int:
+    """The place of a role among the others, of which the head is last."""
+    if role == "head":
+        return len(_ORDER) + 1
+    own = role.rpartition(".")[2]
+    return _ORDER.index(own) if own in _ORDER else len(_ORDER)
