@@ -24,6 +24,8 @@ from .errors import StrategyError as StrategyError
 from .errors import TaskError as TaskError
 from .errors import UnknownNameError as UnknownNameError
 from .errors import WorkersError as WorkersError
+from .harness.comparing import Compared as Compared
+from .harness.evaluating import lm_eval as lm_eval
 from .looking.check import Checked as Checked
 from .looking.check import check as check
 from .looking.geometry import Geometry as Geometry
