@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from merging.errors import TaskError
 from merging.models.causal_scorer import CausalScorer
+from merging.models.stored_names import tied
 from merging.models.tokenizers import in_vocabulary_of, tokenizer_in
 from merging.models.transformers import CONFIG, Transformers
 from merging.plugins.sequences import HEADER
@@ -95,10 +96,20 @@ class TransformersCausal(Transformers):
     def build(self, pool: ModelPool) -> nn.Module:
         """Builds it for a pool; of models that are seen in one vocabulary, with that one's rows.
 
+        A tied head that a checkpoint holds with other values than the embeddings is not tied, as transformers reads
+        such files.
+
         Raises:
-            PoolError: their vocabulary gives this tokenizer's tokens other ids.
+            PoolError: the pool's vocabulary gives this tokenizer's tokens other ids.
         """
-        return in_vocabulary_of(pool, self).module(None, pool.tensors)
+        source = in_vocabulary_of(pool, self)
+        module = source.module(None, pool.tensors)
+        if all(_are_equal(pool, names) for names in tied(module) if all(name in pool.tensors for name in names)):
+            return module
+        apart = copy.copy(source)
+        apart.config = copy.deepcopy(source.config)
+        apart.config.get_text_config().tie_word_embeddings = apart.config.tie_word_embeddings = False
+        return apart.module(None, pool.tensors)
 
     def module(self, classes: int | None = None, tensors: Mapping[str, TensorInfo] | None = None) -> nn.Module:
         """Builds it in float32; ``classes`` says nothing here."""
@@ -186,3 +197,9 @@ class TransformersCausal(Transformers):
         found = found.to(torch.int32)
         found[:, 2] = torch.ones(batch).view(torch.int32)
         return found
+
+
+def _are_equal(pool: ModelPool, names: Sequence[str]) -> bool:
+    """Whether tensors are the same one in each checkpoint."""
+    first, *others = names
+    return all(torch.equal(each.read(first), each.read(name)) for each in pool.checkpoints for name in others)

@@ -25,8 +25,7 @@ class StoredNames(nn.Module):
     Args:
         model: a model of transformers.
         tensors: tensors of the checkpoints; buffers that older versions stored (``position_ids``) are kept if these
-            hold them. Of tied tensors those are in the tree that these hold; if they hold several, they are tied no
-            more. Empty: of tied tensors the first.
+            hold them. Of tied tensors those are in the tree that these hold. Empty: the first of them.
 
     Raises:
         TaskError: the files hold tensors that are joined or cut on loading; such a model has no such tree.
@@ -73,7 +72,7 @@ def _stored(model: nn.Module, tensors: Mapping[str, TensorInfo]) -> dict[str, st
     """Name in memory → name in files; these may have been written with the names in memory, too."""
     names = list(model.state_dict())
     same = {name: name for name in names}
-    if tensors and all(name in tensors for tied in _tied(model) for name in tied[:1]):
+    if tensors and all(name in tensors for group in tied(model) for name in group[:1]):
         return same
     try:
         from transformers.core_model_loading import revert_weight_conversion
@@ -92,8 +91,8 @@ def _stored(model: nn.Module, tensors: Mapping[str, TensorInfo]) -> dict[str, st
     return {names[int(tensor)]: name for name, tensor in renamed.items()}
 
 
-def _tied(model: nn.Module) -> list[list[str]]:
-    """The names of each tensor in memory: several where it is tied."""
+def tied(model: nn.Module) -> list[list[str]]:
+    """Gives the names of each tensor in memory: several where it is tied."""
     groups: dict[int, list[str]] = {}
     for name, tensor in model.state_dict(keep_vars=True).items():
         groups.setdefault(id(tensor), []).append(name)
@@ -118,18 +117,10 @@ def _as_in(tensors: Mapping[str, TensorInfo], names: Mapping[str, str], model: n
     return short if cut and not whole else dict(names)
 
 
-def _held(model: nn.Module, names: dict[str, str], tensors: Mapping[str, TensorInfo]) -> dict[str, str]:
-    """Leaves out the names of tied tensors that the files do not hold, and unties those that they do."""
-    for tied in _tied(model):
-        kept = [name for name in tied if names[name] in tensors] or tied[:1]
-        for name in tied:
-            if name not in kept:
-                del names[name]
-            elif name != kept[0]:
-                owner, _, own = name.rpartition(".")
-                part = model.get_submodule(owner)
-                setattr(part, own, nn.Parameter(getattr(part, own).detach().clone()))
-    return names
+def _held(model: nn.Module, names: Mapping[str, str], tensors: Mapping[str, TensorInfo]) -> dict[str, str]:
+    """Leaves out the names of tied tensors that the files do not hold."""
+    kept = [[name for name in group if names[name] in tensors] or group[:1] for group in tied(model)]
+    return {name: names[name] for group in kept for name in group}
 
 
 def _keep_buffers(model: nn.Module, tensors: Mapping[str, TensorInfo], more: Collection[str]) -> None:
