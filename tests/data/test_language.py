@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import re
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -18,6 +19,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
+from merging.cli.asking.request import combine
+from merging.cli.asking.tables import read_toml
 from merging.data import tokenized as on_disk
 from merging.data.opening import load_data
 from merging.data.passages import MOST, coded, windows
@@ -427,6 +430,29 @@ def test_named_sets_are_one_set_with_groups(folder: Path, tmp_path: Path, own_ca
     assert task.held_out.groups.tolist() == [1, 1, 0]
     assert task.held_out.labels.tolist() == [[-1, 1], [-1, 3], [1, 0]]
     assert task.tests["test"].group_names == ("again",)
+
+
+def test_the_forms_on_the_page(folder: Path, tmp_path: Path, own_cache: Path) -> None:
+    del own_cache
+    shutil.copytree(folder, tmp_path / "model")
+    (tmp_path / "documents.jsonl").write_text('{"text": "a good day"}\n' + json.dumps({"text": "no way " * 20}) + "\n")
+    (tmp_path / "questions.csv").write_text("question,A,B,C,answer\nwhat,a good day,no,,B\nwho,he,you,me,1\n")
+    (tmp_path / "talk.jsonl").write_text(json.dumps({"messages": TALK}) + "\n")
+    blocks = re.findall(
+        r"<!-- language-form -->\n```toml\n(.*?)```", Path("docs/data.md").read_text("utf-8"), re.DOTALL
+    )
+    found = []
+    for block in blocks:
+        (tmp_path / "t.toml").write_text(f"[task]\nmodel = 'transformers:model'\n{block}", "utf-8")
+        found.append(described_task(combine({}, read_toml(tmp_path / "t.toml"), tmp_path)["task"]))
+    plain, strides, asked, several = found
+    assert plain.held_out.labels.tolist() == strides.held_out.labels.tolist()
+    assert plain.held_out.sequences.rows == 3
+    assert strides.held_out.sequences.shape[1] == 33
+    assert asked.held_out.labels.tolist() == [1, 1]
+    assert several.held_out.group_names == ("prose", "quiz")
+    assert several.held_out.labels.shape == (4, 2)
+    assert several.tests["test"].group_names == ("talk",)
 
 
 def test_two_processes_at_once(folder: Path, tmp_path: Path, own_cache: Path) -> None:
