@@ -14,6 +14,8 @@ from merging.errors import unknown
 from merging.harness.measures import Measured, Values, measured
 from merging.harness.results import NONE, Column, Results
 from merging.harness.samples import Logged, other_samples, read
+from merging.values.report import scored
+from merging.values.shown import Cell, Grid, Sheet, Shown
 from merging.values.statistics import (
     FEW,
     LEVEL,
@@ -22,10 +24,11 @@ from merging.values.statistics import (
     bootstrapped,
     mean_interval,
     paired,
-    resample,
     wilson,
 )
-from merging.values.verdict import ACCURACY, Family, Role, Verdict, corrected
+from merging.values.told import KINDS
+from merging.values.verdict import ACCURACY, Family, Role, Verdict, corrected, legend, mark, word
+from merging.values.wording import plural
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,8 +61,8 @@ class Row:
         return f"{self.task} {metric}" + (f" ({filtered})" if filtered != NONE else "")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Scores:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Scores(Shown):
     """Scores of one model on all tasks.
 
     Attributes:
@@ -82,9 +85,13 @@ class Scores:
         """The test of a row; None for the reference."""
         return next((verdict for verdict in self.verdicts if verdict.set == label), None)
 
+    def _sheet(self) -> Sheet:
+        told = [f"{label} {score:.4g}" for label, score in self.scores.items()]
+        return Sheet(name="Scores", facts=(self.name, *told[:4]))
 
-@dataclass(frozen=True, kw_only=True)
-class Compared:
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Compared(Shown):
     """Models on the same tasks.
 
     Attributes:
@@ -98,6 +105,23 @@ class Compared:
     models: tuple[Scores, ...]
     reference: str
     percent: frozenset[str]
+
+    def _sheet(self) -> Sheet:
+        rows: list[list[str | Cell]] = []
+        for row in self.rows:
+            cells: list[str | Cell] = [row.label + (" ↓" if row.lower else "")]
+            for model in self.models:
+                told, score = model.verdict(row.label), model.scores.get(row.label)
+                text = scored(score, ACCURACY if row.label in self.percent else row.column[0])
+                cells.append(Cell(text, mark(told), KINDS.get(word(told), "")) if told is not None else Cell(text))
+            rows.append(cells)
+        several = len(self.models) > 1
+        return Sheet(
+            name="Compared",
+            facts=(plural(len(self.models), "model"), plural(len(self.rows), "metric"), f"against {self.reference}"),
+            grids=(Grid(("", *(model.name for model in self.models)), rows),),
+            notes=(legend(self.reference),) if several else (),
+        )
 
     def to_json(self) -> dict[str, Any]:
         """JSON-ready values: what ``merge harness --json`` prints."""
@@ -360,12 +384,7 @@ class _Table:
                 and each.terms is not None
                 and each.numbers == own.numbers
             }
-            drawn = resample(
-                [each.score for each in alike.values()],
-                [each.terms for each in alike.values() if each.terms is not None],
-                own.reduce,
-                seed=zlib.crc32(" ".join((task, *column)).encode()),
-            )
+            drawn = own.drawn(list(alike.values()), zlib.crc32(" ".join((task, *column)).encode()))
             self._drawn |= {(model, task, column): row for model, row in zip(alike, drawn, strict=True)}
         return self._drawn[name, task, column]
 

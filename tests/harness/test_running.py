@@ -6,37 +6,16 @@ import json
 import os
 import socket
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from merging.errors import InterruptedRunError
 from merging.harness import comparing, network, results
-from merging.harness.asked import Asked
 from merging.harness.models import loadables
 from merging.harness.running import run
 from merging.plugins.watcher import Watcher
 from tests.conftest import Merge
-
-TASKS = ("both", "prose", "said")
-
-
-def asked(language: Path, *tasks: str, **more: Any) -> Asked:
-    return Asked(tasks=tasks or TASKS, include_path=(language / "tasks",), device="cpu", **more)
-
-
-@pytest.fixture(scope="session")
-def scored(language: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, results.Results]:
-    """Two models on three tasks, by one call."""
-    places = loadables({name: language / "models" / name for name in ("a", "b")})
-    files = run(places, asked(language), tmp_path_factory.mktemp("scored") / "out", Watcher())
-    return {name: results.read(file) for name, file in files.items()}
-
-
-def lines(found: results.Results, task: str) -> list[dict[str, Any]]:
-    path = found.tasks[task].file
-    assert path is not None
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+from tests.harness.conftest import TASKS_RUN, asked, lines
 
 
 def test_numbers_and_samples_are_those_of_lm_evals_own_program(
@@ -54,7 +33,7 @@ def test_numbers_and_samples_are_those_of_lm_evals_own_program(
         told = evaluator.simple_evaluate(
             model="hf",
             model_args={"pretrained": str(language / "models/a")},
-            tasks=list(TASKS),
+            tasks=list(TASKS_RUN),
             batch_size=8,
             device="cpu",
             bootstrap_iters=0,
