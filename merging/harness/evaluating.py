@@ -61,7 +61,7 @@ def lm_eval(
         expected(name, value, (str, os.PathLike, type(None)), "a path, or None")
     expected("`against`", against, (str, type(None)), "the name of a model, or None")
     wanted = _texts("models", models)
-    metrics = _texts("metrics", metrics) if metrics else ()
+    metrics = () if isinstance(metrics, list | tuple) and not metrics else _texts("metrics", metrics)
     results = [name for name in wanted if is_results(Path(name).expanduser())]
     check(wanted, results, asked)
     places = dict(_places([name for name in wanted if name not in results]))

@@ -23,6 +23,7 @@ from merging.plugins.watcher import Watcher
 from merging.storage import atomic
 from merging.storage.folder import check_place
 from merging.storage.lock import Lock
+from merging.values.wording import some
 
 SEEDS = {"random_seed": 0, "numpy_seed": 1234, "torch_seed": 1234, "fewshot_seed": 1234}
 """lm-eval's own, so that its numbers and these are the same."""
@@ -61,8 +62,12 @@ def run(models: Mapping[str, Loadable], asked: Asked, output: Path, watcher: Wat
                 progress.say(note)
             atomic.make_folder(output)
             for name, model in models.items():
-                with Lock(places[name].absolute(), beside=True):
-                    done[name] = _one(name, model, loaded, asked, places[name], watcher, heard)
+                try:
+                    with Lock(places[name].absolute(), beside=True):
+                        done[name] = _one(name, model, loaded, asked, places[name], watcher, heard)
+                except InterruptedRunError as error:
+                    kept = f"; {some(list(done), 3)} done, in {output}" if done else ""
+                    raise InterruptedRunError(f"{error}{kept}") from None
     return done
 
 
