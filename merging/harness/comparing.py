@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -190,7 +191,7 @@ def compared(found: Mapping[str, Results], *, against: str = "", metrics: Sequen
         )
         for name, results in found.items()
     )
-    return Compared(rows=rows, models=models, reference=reference, percent=frozenset(table.percent()))
+    return Compared(rows=rows, models=models, reference=reference, percent=table.percent)
 
 
 def _rows(found: Sequence[Results] | Any, metrics: Sequence[str]) -> Iterator[Row]:
@@ -209,7 +210,8 @@ def _rows(found: Sequence[Results] | Any, metrics: Sequence[str]) -> Iterator[Ro
                 if (name, column) in seen or (metrics and column[0] not in metrics):
                     continue
                 seen.add((name, column))
-                parts = tuple((leaf, column) for leaf in results.leaves(name)) if task.parts else ()
+                leaves = results.leaves(name) if task.parts else ()
+                parts = tuple((leaf, column) for leaf in leaves if column in results.scores(leaf))
                 yield Row(
                     task=name,
                     column=column,
@@ -223,11 +225,11 @@ def _rows(found: Sequence[Results] | Any, metrics: Sequence[str]) -> Iterator[Ro
 
 
 def _depths(results: Results) -> dict[str, int]:
-    """Name → in how many groups it is, one in the other."""
+    """Name → in how many groups with scores it is, one in the other."""
     depth = dict.fromkeys(results.tasks, 0)
-    for name, task in results.tasks.items():  # groups before what is in them
+    for name, task in results.tasks.items():  # groups before what is in them; one without a score is no row
         for part in task.parts:
-            depth[part] = depth.get(name, 0) + 1
+            depth[part] = depth.get(name, 0) + bool(task.scores)
     return depth
 
 
@@ -258,6 +260,7 @@ class _Table:
                 if task in results.tasks and column in results.tasks[task].scores:
                     self._measured[name, task, column] = self._read(name, task, column)
         self._drawn: dict[tuple[str, str, Column], Values] = {}
+        self._said: dict[tuple[str, str, str], str] = {}
 
     def _read(self, name: str, task: str, column: Column) -> Measured:
         of = self._found[name].tasks[task]
@@ -285,12 +288,15 @@ class _Table:
         own = self._measured[name, row.task, row.column]
         return len(own.numbers) or tasks[row.task].samples
 
-    def percent(self) -> Iterator[str]:
+    @functools.cached_property
+    def percent(self) -> frozenset[str]:
         """The labels of the rows whose samples are right or wrong in every model that has them."""
+        found = set()
         for row in self._rows:
-            own = [m for name in self._found if self.has(name, row) for m in self._parts(name, row)]
-            if own and all(isinstance(each, Measured) and each.counted for each in own):
-                yield row.label
+            own = [each for name in self._found if self.has(name, row) for each in self._parts(name, row)]
+            if own and all(each.counted for each in own):
+                found.add(row.label)
+        return frozenset(found)
 
     def _parts(self, name: str, row: Row) -> list[Measured]:
         """What a row is made of: itself, or the parts of a group."""
@@ -302,7 +308,7 @@ class _Table:
         """One model against the reference, not corrected yet."""
         found = self._compare(row, reference, name)
         counted = isinstance(found, Comparison) and found.gained is not None
-        shares = not isinstance(found, Comparison) and row.label in set(self.percent())
+        shares = not isinstance(found, Comparison) and row.label in self.percent
         told = Verdict.of(
             found,
             set=row.label,
@@ -344,7 +350,12 @@ class _Table:
         return bootstrapped(difference, drawn[1] - drawn[0], sum(map(len, befores)))
 
     def _apart(self, task: str, reference: str, name: str) -> str:
-        """Why two models cannot be compared on a task."""
+        """Why two models cannot be compared on a task; looked at once."""
+        if (task, reference, name) not in self._said:
+            self._said[task, reference, name] = self._looked_apart(task, reference, name)
+        return self._said[task, reference, name]
+
+    def _looked_apart(self, task: str, reference: str, name: str) -> str:
         tasks = [self._found[model].tasks.get(task) for model in (reference, name)]
         logged = [self._logged.get((model, task)) for model in (reference, name)]
         if tasks[0] is None or tasks[1] is None:

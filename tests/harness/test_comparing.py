@@ -291,7 +291,12 @@ def test_the_terminal_and_json(merge: Merge, logged: Write) -> None:
     [
         (["out", "--against", "od"], "unknown model 'od'; did you mean 'old'?"),
         (["out", "--metric", "ac"], "unknown metric 'ac'; did you mean 'acc'?"),
-        (["out", "--tasks", "quiz"], "--tasks is what models are run on"),
+        (
+            ["out", "--tasks", "quiz"],
+            "--tasks is for models that are run, and all that is named are results of",
+        ),
+        (["out", "--limit", "3"], "--limit is for models that are run"),
+        (["out", "--output", "new"], "--output is for models that are run"),
         (["out/odl"], "out/odl: neither a model nor results of lm-eval; did you mean 'out/old'?"),
         (
             ["org/name", "--tasks", "quiz"],

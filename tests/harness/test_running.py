@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from merging.errors import InterruptedRunError
+from merging.errors import InterruptedRunError, TaskError
 from merging.harness import comparing, network, results
 from merging.harness.models import loadables
 from merging.harness.running import run
@@ -145,6 +145,12 @@ def test_tasks_that_cannot_be_run_are_one_line(
     assert said in ran.err.splitlines()[-1]
     assert len(ran.err.splitlines()[-1]) < 300
     assert not Path("runs").exists(), "nothing is left of a run that could not begin"
+
+
+def test_a_chat_template_that_is_missing(language: Path, tmp_path: Path) -> None:
+    places = loadables({"a": language / "models/a"})
+    with pytest.raises(TaskError, match="a: its tokenizer has no chat template; save one there"):
+        run(places, asked(language, "quiz", chat_template=True), tmp_path / "out", Watcher())
 
 
 def test_code_that_is_trusted_is_run(language: Path, tmp_path: Path) -> None:
