@@ -66,6 +66,7 @@ from .partitioners.clip import ClipC15 as ClipC15
 from .partitioners.clip import ClipC26 as ClipC26
 from .partitioners.custom import Custom as Custom
 from .partitioners.layer import Layer as Layer
+from .partitioners.part import Part as Part
 from .partitioners.whole import Whole as Whole
 from .plugins.ahead import Announced as Announced
 from .plugins.ahead import Attempt as Attempt
