@@ -57,7 +57,7 @@ class Network:
         try:
             with live.in_fp32(), torch.inference_mode(), _undisturbed():
                 shown, other = (
-                    batch_for(self._task, split.tensor[rows].clone(), live.weights.device, live.dtype) for _ in range(2)
+                    batch_for(self._task, split.tensor[rows].clone(), live.device, live.dtype) for _ in range(2)
                 )
                 if not torch.equal(shown, other):
                     raise UnsureError("samples are prepared otherwise when that is done again")

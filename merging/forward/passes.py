@@ -88,7 +88,7 @@ class Passes:
                 return part
         if split not in self._feeds:
             self._parts.pop(split, None)  # makes room
-            self._feeds[split] = Feed(self.task.split(split), self.live.weights.device)
+            self._feeds[split] = Feed(self.task.split(split), self.live.device)
             self.check_labels(split)
         whole = self._feeds[split]
         return whole if span is None else whole.part(*span)
@@ -105,7 +105,7 @@ class Passes:
             return None
         self._parts.pop(split, None)
         some = replace(whole, inputs=whole.inputs[start:stop], labels=whole.labels[start:stop])
-        self._parts[split] = span, Feed(some, self.live.weights.device)
+        self._parts[split] = span, Feed(some, self.live.device)
         self.check_labels(split)
         return self._parts[split][1]
 
@@ -113,11 +113,11 @@ class Passes:
         """A split's first samples as they are stored, on the device; that needs none of the others there."""
         if split in self._feeds:
             return self._feeds[split].take(slice(0, count))
-        return on_device(self.task.split(split).tensor[:count], self.live.weights.device)
+        return on_device(self.task.split(split).tensor[:count], self.live.device)
 
     def prepare(self, inputs: Tensor) -> Tensor:
         """Turns stored samples into what the model takes: normalised, in the precision that it runs in."""
-        return batch_for(self.task, inputs, self.live.weights.device, self.live.dtype)
+        return batch_for(self.task, inputs, self.live.device, self.live.dtype)
 
     def _entering(self, stored: Tensor) -> Tensor:
         """What a pass puts into the model: prepared samples, or images as stored where its first layer takes those."""
