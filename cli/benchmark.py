@@ -272,7 +272,7 @@ def _plugins(
     from merging.cli.showing.screen import warn
     from merging.plugins.discovery import load_all
     from merging.plugins.options import build
-    from merging.plugins.registry import objectives, optimizers, partitioners, strategies
+    from merging.plugins.registry import optimizers, partitioners, strategies
 
     warn(load_all(request["plugin"]))
 
@@ -282,6 +282,14 @@ def _plugins(
     return {
         "strategies": {name: build(strategies[kind], options, inner) for name, (kind, options) in methods.items()},
         "partitioners": {name: build(partitioners[name], options) for name, options in partitions.items()},
-        "objective": build(objectives[request["objective"]], given["objective"]),
+        "objective": _objective(request["objective"], given["objective"]),
         "optimizer": build(optimizers[request["optimizer"]], given["optimizer"]) if request["optimizer"] else None,
     }
+
+
+def _objective(name: str | None, options: Mapping[str, Any]) -> Any:
+    """The objective that is named; None: the data choose it."""
+    from merging.plugins.options import build
+    from merging.plugins.registry import objectives
+
+    return None if name is None and not options else build(objectives[name or "accuracy"], options)

@@ -56,6 +56,7 @@ def command(wanted: tuple[str, ...], **flags: Any) -> None:
             raise RequirementError(
                 "nothing to score on: give --task, or a merge.toml with a [task] (merge init writes one)"
             )
+        from merging.evaluation.usual import usual_objective
         from merging.looking.ranking import compared, evaluate_all
         from merging.storage.adapter_base import standing_on
         from merging.storage.sources import divided
@@ -75,7 +76,9 @@ def command(wanted: tuple[str, ...], **flags: Any) -> None:
                 watcher=Watcher(progress=progress),
             )
         pair = sorted(ranking.models, key=lambda model: list(named).index(model.name))
-        verdicts = compared(pair[0], pair[1], made["objective"], task) if len(pair) == 2 else ()
+        verdicts = (
+            compared(pair[0], pair[1], made["objective"] or usual_objective(task), task) if len(pair) == 2 else ()
+        )
     console = Screen()
     if len(ranking.models) > 2:
         from merging.cli.showing.ranking import show_ranking
@@ -87,7 +90,7 @@ def command(wanted: tuple[str, ...], **flags: Any) -> None:
         shown = ranking, pair, verdicts
         print_json(pair_to_json(*shown)) if flags["as_json"] else show_pair(console, *shown)
     for model in ranking.models:
-        if said := unscored(model.outcomes, request["objective"]):
+        if said := unscored(model.outcomes, ranking.objective):
             (news if flags["as_json"] else console).print(
                 remark(f"{model.name}: {said}"), highlight=False, soft_wrap=True
             )

@@ -236,6 +236,7 @@ def _dry_run(request: dict[str, Any], settings: Settings, *, as_json: bool) -> N
         return
     made, task, pool = _objects(request)
     ready = plan(pool, made["strategy"], parts=parts_of(made, task), settings=settings)
+    made |= {"objective": ready.objective}  # which the data have chosen, where nobody did
     ahead = None if task is None else effort(ready)
     if as_json:
         cost = None if ahead is None else asdict(ahead)

@@ -84,6 +84,7 @@ from .plugins.registry import Registry as Registry
 from .plugins.scores import Scores as Scores
 from .plugins.searches import Path as Path
 from .plugins.searches import Searches as Searches
+from .plugins.sequences import Sequences as Sequences
 from .plugins.sink import Sink as Sink
 from .plugins.sink import SinkEnd as SinkEnd
 from .plugins.sink import SinkEvent as SinkEvent

@@ -25,8 +25,9 @@ from merging.storage.sources import divided, place_of
 from merging.tasks.table import Table, TaskTable, absolute, from_anywhere
 from merging.tasks.table import code_in as code_in
 
-CHOSEN = {"strategy": "manifoldmix", "objective": "accuracy"}
-"""Kind → plug-in that is taken where nobody names one; partitioner and optimizer are the strategy's to choose."""
+CHOSEN = {"strategy": "manifoldmix"}
+"""Kind → plug-in that is taken where nobody names one; partitioner and optimizer are the strategy's to choose, the
+objective is the data's (:func:`merging.evaluation.usual.usual_objective`)."""
 
 
 class Named(Table):
@@ -35,7 +36,7 @@ class Named(Table):
     strategy: str
     partitioner: str | None
     optimizer: str | None = None
-    objective: str
+    objective: str | None
     folder: str
     models: list[Model]
     base: Model | None

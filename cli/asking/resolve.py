@@ -34,15 +34,21 @@ def plugins(request: Mapping[str, Any]) -> dict[str, Any]:
 
     made: dict[str, Any] = {}
     for kind, registry in KINDS.items():  # the strategy comes first: it knows what it wants besides
+        options = request["options"].get(kind, {})
+        if kind == "objective" and request[kind] is None and not options:
+            made[kind] = None  # the data choose it
+            continue
         name = request[kind] or _default(kind, made["strategy"], request)
-        made[kind] = build(registry[name], request["options"].get(kind, {}), inner)
+        made[kind] = build(registry[name], options, inner)
     return made
 
 
 def _default(kind: str, strategy: Any, request: Mapping[str, Any]) -> str:
-    """Name of the optimizer or partitioner that is taken where nobody names one."""
+    """Name of the optimizer, partitioner or objective that is taken where nobody names one."""
     from merging.plugins.strategy import WHOLE, own_optimizer, own_partitioner
 
+    if kind == "objective":
+        return "accuracy"
     if kind == "optimizer":
         return own_optimizer(strategy)
     own = own_partitioner(strategy)

@@ -83,7 +83,7 @@ def chosen(kind: str, ctx: click.Context) -> str:
         made = PLUGINS["strategy"][strategy]() if strategy in PLUGINS["strategy"] else None
         own = own_optimizer if kind == "optimizer" else own_partitioner
         said = own(made) if made is not None else None
-    return str(said or CHOSEN.get(kind, "independent"))
+    return str(said or {**CHOSEN, "objective": "accuracy"}.get(kind, "independent"))
 
 
 def sets(ctx: click.Context) -> list[str]:

@@ -25,6 +25,7 @@ from merging.forward.live import LiveModel
 from merging.forward.numerics import Numerics
 from merging.plugins.objective import Objective
 from merging.plugins.progress import Progress, Silent
+from merging.plugins.sequences import in_batches
 from merging.plugins.task import Split, Task
 from merging.plugins.whole_model_objective import WholeModelObjective
 from merging.values.outcome import answered
@@ -133,10 +134,9 @@ def against_chance(
     progress.stage(f"looking whether {name} is better than a guess", len(chosen))
     live.load(Recipe.single(live.pool.ingredients[0], live.partition))
     answers = list[NDArray[np.int64]]()
-    for start in range(0, len(chosen), numerics.batch):
+    for rows in in_batches(split.inputs[torch.from_numpy(chosen)], numerics.batch):
         if should_stop():
             raise Stopped(StopReason.INTERRUPTED)
-        rows = split.tensor[torch.from_numpy(chosen[start : start + numerics.batch])]
         with torch.inference_mode():
             outputs = live.module(batch_for(task, rows, numerics.device, live.dtype))
             if not isinstance(outputs, torch.Tensor) or outputs.ndim != 2 or outputs.shape[1] < 2:

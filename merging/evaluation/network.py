@@ -57,7 +57,11 @@ class Network:
         try:
             with live.in_fp32(), torch.inference_mode(), _undisturbed():
                 shown, other = (
+<<<<<<< HEAD
                     batch_for(self._task, split.tensor[rows].clone(), live.device, live.dtype) for _ in range(2)
+=======
+                    batch_for(self._task, split.inputs[rows], live.device, live.dtype) for _ in range(2)
+>>>>>>> main
                 )
                 if not torch.equal(shown, other):
                     raise UnsureError("samples are prepared otherwise when that is done again")

@@ -130,15 +130,14 @@ def joined(parts: Sequence[Part], objective: Objective, task: Task, split: str, 
     return replace(outcome, seconds=sum(part.seconds for part in ordered), passes=passes)
 
 
-def cuts(samples: int, batch: int, parts: int) -> list[tuple[int, int]]:
+def cuts(borders: Sequence[int], parts: int) -> list[tuple[int, int]]:
     """Cuts an evaluation where batches begin, as evenly as these allow.
 
-    >>> cuts(100, 16, 3)
+    >>> cuts([0, 16, 32, 48, 64, 80, 96, 100], 3)
     [(0, 48), (48, 80), (80, 100)]
 
     Args:
-        samples: samples there are, 1 or more.
-        batch: samples a batch.
+        borders: first sample of each batch, and the number of samples, as :meth:`merging.plugins.task.Split.cuts` says.
         parts: how many parts are wanted, 1 or more; there are no more than batches.
 
     Returns:
@@ -147,23 +146,22 @@ def cuts(samples: int, batch: int, parts: int) -> list[tuple[int, int]]:
     Raises:
         ValueError: no samples, or no parts.
     """
-    if samples < 1 or parts < 1:
-        raise ValueError(f"{samples} samples cannot be cut into {parts} parts")
-    batches = -(-samples // batch)
+    batches = len(borders) - 1
+    if batches < 1 or parts < 1:
+        raise ValueError(f"{borders[-1]} samples cannot be cut into {parts} parts")
     parts = min(parts, batches)
     each, more = divmod(batches, parts)
-    borders = [min((k * each + min(k, more)) * batch, samples) for k in range(parts + 1)]
-    return list(itertools.pairwise(borders))
+    return list(itertools.pairwise(borders[k * each + min(k, more)] for k in range(parts + 1)))
 
 
-def check_cut(start: int, stop: int, samples: int, batch: int) -> None:
+def check_cut(start: int, stop: int, borders: Sequence[int]) -> None:
     """Refuses a part that does not begin and end where batches do: its bits might be others.
 
     Raises:
         ValueError: it does not.
     """
-    if not 0 <= start < stop <= samples or start % batch or (stop % batch and stop != samples):
-        raise ValueError(f"samples {start} to {stop} of {samples} are no whole batches of {batch}")
+    if not start < stop or start not in borders or stop not in borders:
+        raise ValueError(f"samples {start} to {stop} of {borders[-1]} are no whole batches")
 
 
 def can_be_cut(keys: Keys, model: Recipe | Weights | Trial) -> bool:

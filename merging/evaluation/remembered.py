@@ -23,6 +23,7 @@ from merging.evaluation.own_code import UnsureError
 from merging.evaluation.surroundings import surroundings
 from merging.forward.recalibration import SAMPLES
 from merging.plugins.objective import Objective
+from merging.plugins.sequences import Sequences
 from merging.plugins.task import CERTIFY, Split
 from merging.storage.content import content_hash
 from merging.storage.file_hashes import how_told
@@ -255,7 +256,10 @@ def data_digest(split: Split) -> str:
     known = how_told().found
     if id(split) not in known:
         digest = blake3(max_threads=blake3.AUTO)
-        for tensor in (split.inputs, split.labels, *(() if split.groups is None else (split.groups,))):
+        if isinstance(split.inputs, Sequences):
+            split.inputs.digest_into(digest)
+        inputs = () if isinstance(split.inputs, Sequences) else (split.inputs,)
+        for tensor in (*inputs, split.labels, *(() if split.groups is None else (split.groups,))):
             digest.update(f"{tensor.dtype}{tuple(tensor.shape)}".encode()).update(bytes_of(tensor).data)
         digest.update(json.dumps([split.classes, split.group_names]).encode())
         known[id(split)] = split, digest.hexdigest()  # the set is kept, so that no other gets its id

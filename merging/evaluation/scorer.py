@@ -20,6 +20,7 @@ from merging.evaluation.parts import Part, check_cut
 from merging.evaluation.threshold import above
 from merging.forward.passes import Passes
 from merging.forward.staging import Contents, Span
+from merging.plugins.sequences import Sequences
 from merging.plugins.task import CERTIFY, HELD_OUT
 from merging.plugins.whole_model_objective import WholeModelObjective, measured
 from merging.storage.raw import in_dtype
@@ -148,7 +149,7 @@ class LiveScorer:
             ValueError: the samples are no whole batches.
         """
         samples = len(self._task.split(split))
-        check_cut(start, stop, samples, self.passes.numerics.batch)
+        check_cut(start, stop, self._task.split(split).cuts(self.passes.numerics.batch))
         with self._precision(split, record=record):
             began = time.perf_counter()
             contents = None if record else self._keys.tensors(model)
@@ -227,7 +228,8 @@ class LiveScorer:
         began = time.perf_counter()
         extra, project = self._load(model), self._task.held_out.project
         order, size, n = None, self.passes.numerics.batch, len(self._task.held_out)
-        if easiness is not None and size < n:  # a single batch ends nowhere early
+        if easiness is not None and size < n and not isinstance(self._task.held_out.inputs, Sequences):
+            # a single batch ends nowhere early; sequences stay in the order of their lengths
             order = self.passes.hardest_first(HELD_OUT, torch.from_numpy(easiness))
             extra += 0.0 if checked else 2 * size / n
         made = ((project(outputs), labels) for outputs, labels in self.passes.plain(HELD_OUT, order))

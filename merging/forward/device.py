@@ -11,6 +11,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
+from merging.plugins.sequences import Sequences
 from merging.plugins.task import Task, prepared
 
 T = TypeVar("T", nn.Module, Tensor)
@@ -39,15 +40,18 @@ def sent(tensor: Tensor, device: str | torch.device) -> Tensor:
     return tensor.pin_memory().to(device, non_blocking=True)
 
 
-def batch_for(task: Task, stored: Tensor, device: str | torch.device, dtype: torch.dtype | None = None) -> Tensor:
+def batch_for(
+    task: Task, stored: Tensor | Sequences, device: str | torch.device, dtype: torch.dtype | None = None
+) -> Tensor:
     """Turns samples as they are stored into what a model takes: on its device, prepared there, in its precision.
 
     Args:
         task: knows how samples are prepared.
-        stored: rows of a split's ``inputs``, as they are kept.
+        stored: rows of a split's ``inputs``, as they are kept; sequences become one batch.
         device: the device that the model is on.
         dtype: the dtype that it runs in; None: that of what was prepared. Token ids and other integers stay what they
             are.
     """
-    inputs = prepared(task, on_device(stored, device))
+    batch = stored.collated() if isinstance(stored, Sequences) else stored
+    inputs = prepared(task, on_device(batch, device))
     return inputs.to(dtype) if dtype is not None and inputs.is_floating_point() else inputs

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import copy
+import itertools
 from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
 
-from merging.forward.device import on_device
+from merging.forward.device import on_device, sent
+from merging.plugins.sequences import Sequences
 from merging.plugins.task import Split
+
+
+def feed_of(split: Split, device: torch.device | str) -> Feed:
+    """The feed of a split: :class:`SequenceFeed` where its samples are sequences."""
+    return (SequenceFeed if isinstance(split.inputs, Sequences) else Feed)(split, device)
 
 
 class Feed:
@@ -39,19 +46,35 @@ class Feed:
         some.labels, some._inputs = self.labels[start:stop], self._inputs[start:stop]
         return some
 
+    def cuts(self, size: int) -> list[int]:
+        """Says where batches begin, and the number of samples; ``size`` is that of :meth:`batches`."""
+        return [*range(0, len(self), size), len(self)]
+
+    def room_for(self, part: int, size: int) -> int:
+        """Bytes that all batches need where the first one has so many and none is smaller."""
+        return part * (len(self.cuts(size)) - 1)
+
+    def bytes_of_all(self, part: int, size: int) -> int:
+        """Bytes of what all batches are turned into, where the first one is turned into so many."""
+        return part * len(self) // min(size, len(self))
+
     def take(self, index: Tensor | slice) -> Tensor:
         """Gives some samples' inputs, on the device."""
         if isinstance(index, Tensor):
             index = on_device(index, self._inputs.device)
         return on_device(self._inputs[index], self.device)
 
-    def batches(self, size: int, order: Tensor | None = None) -> Iterator[tuple[Tensor, Tensor]]:
+    def batches(
+        self, size: int, order: Tensor | None = None, *, samples: bool = True
+    ) -> Iterator[tuple[Tensor, Tensor]]:
         """Inputs and labels, ``size`` samples at a time (the last batch may be smaller).
 
         Args:
             size: samples a batch.
             order: indices, shape ``(N,)``; default: as they are stored.
+            samples: whether ``size`` counts samples, where these are sequences; otherwise it counts tokens.
         """
+        del samples
         parts: Sequence[slice | Tensor] = [slice(start, start + size) for start in range(0, len(self), size)]
         if order is not None:
             parts = torch.split(order, size)
@@ -97,3 +120,79 @@ class Feed:
             if number + 1 < len(parts):
                 following = send(number + 1)
             yield ready
+
+
+class SequenceFeed(Feed):
+    """Hands out sequences, a batch as one tensor (:meth:`merging.plugins.sequences.Sequences.collated`).
+
+    Batches in the order of the split are made once and stay on the device: next to a model, tokens are few.
+
+    Args:
+        split: the samples.
+        device: the device that batches are wanted on.
+        room: bytes that batches may take there; None: half of what is free on a CUDA device, else no limit.
+    """
+
+    def __init__(self, split: Split, device: torch.device | str, room: int | None = None) -> None:
+        self.device = torch.device(device)
+        self.labels = on_device(split.labels, self.device)
+        if room is None and self.device.type == "cuda":
+            room = torch.cuda.mem_get_info(self.device)[0] // 2
+        self._room, self._made = room, dict[tuple[int, int], Tensor]()
+        self._sequences = split.sequences
+        self._first = 0
+
+    def part(self, start: int, stop: int) -> SequenceFeed:
+        """Hands out some samples in a row; batches that are made already are taken."""
+        some = copy.copy(self)
+        some.labels, some._sequences = self.labels[start:stop], self._sequences[start:stop]
+        some._first = self._first + start
+        return some
+
+    def cuts(self, size: int) -> list[int]:
+        """Says where batches begin, and the number of samples; ``size`` counts tokens."""
+        return self._sequences.cuts(size)
+
+    def room_for(self, part: int, size: int) -> int:
+        """Bytes that all batches need: as :meth:`bytes_of_all` says, since batches are of many sizes."""
+        return self.bytes_of_all(part, size)
+
+    def bytes_of_all(self, part: int, size: int) -> int:
+        """Bytes of what all batches are turned into, in proportion to their tokens, padding and all."""
+        padded = [self._sequences[start:stop].padded for start, stop in itertools.pairwise(self.cuts(size))]
+        return part * sum(padded) // padded[0]
+
+    def take(self, index: Tensor | slice) -> Tensor:
+        """Gives some samples as one batch, on the device."""
+        chosen = self._sequences[index.cpu() if isinstance(index, Tensor) else index]
+        return sent(chosen.collated(), self.device)
+
+    def batches(
+        self, size: int, order: Tensor | None = None, *, samples: bool = False
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Batches and labels, so many tokens at a time at the most; one sample at least.
+
+        Args:
+            size: tokens a batch, padding and all, or samples.
+            order: indices, shape ``(N,)``; default: as they are stored.
+            samples: whether ``size`` counts samples.
+        """
+        if order is None:
+            borders = [*range(0, len(self), size), len(self)] if samples else self.cuts(size)
+            for start, stop in itertools.pairwise(borders):
+                yield self._batch(start, stop), self.labels[start:stop]
+            return
+        places = order.cpu()
+        chosen = self._sequences[places]
+        borders = [*range(0, len(chosen), size), len(chosen)] if samples else chosen.cuts(size)
+        for start, stop in itertools.pairwise(borders):
+            yield sent(chosen[start:stop].collated(), self.device), self.labels[order[start:stop]]
+
+    def _batch(self, start: int, stop: int) -> Tensor:
+        place = self._first + start, self._first + stop
+        if place in self._made:
+            return self._made[place]
+        batch = sent(self._sequences[start:stop].collated(), self.device)
+        if self._room is None or sum(made.nbytes for made in self._made.values()) + batch.nbytes <= self._room:
+            self._made[place] = batch
+        return batch

@@ -92,7 +92,8 @@ def probe(module: nn.Module, task: Task, numerics: Numerics) -> Collection[str]:
         TaskError: the model fails on the held-out data, or gives something else than logits.
     """
     try:
-        sample = batch_for(task, task.held_out.tensor[:2], numerics.device)
+        two = task.held_out.inputs[:2]
+        sample = batch_for(task, two, numerics.device)
         idle, shape = untouched(on_device(module.eval(), numerics.device).float(), sample)
     except NoLogitsError as error:
         raise TaskError(f"task '{task.name}': {error}") from None
@@ -101,8 +102,6 @@ def probe(module: nn.Module, task: Task, numerics: Numerics) -> Collection[str]:
     except Exception as error:  # a user's model or data may raise anything
         reason = raised(error)
         raise TaskError(f"task '{task.name}': the model cannot take the held-out data ({reason})") from error
-    if len(shape) != 2 or shape[0] != len(sample):
-        raise TaskError(
-            f"task '{task.name}': the model gives {list(shape)} for {len(sample)} samples, not (N, classes)"
-        )
+    if len(shape) != 2 or shape[0] != len(two):
+        raise TaskError(f"task '{task.name}': the model gives {list(shape)} for {len(two)} samples, not (N, classes)")
     return idle

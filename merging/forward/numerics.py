@@ -18,6 +18,7 @@ from merging.errors import OptionError, unknown
 from merging.forward.compiling import compiler_there, repeated_blocks
 from merging.forward.patches import is_patched
 from merging.machine import MOST_THREADS, PRECISIONS, cores
+from merging.plugins.sequences import Sequences
 from merging.storage.dtypes import torch_dtype
 from merging.values.wording import plural
 
@@ -28,6 +29,8 @@ WORTH_COMPILING = 3_000_000
 """Samples that a search passes forward from which on compiling pays: ViT-B/32 on an H100 takes 8 µs less a sample, and
 14 s once, on 16 cores (``python -m benchmarks.device``); twice as long where there are few."""
 _BATCH_ON_GPU = 512
+_TOKENS_ON_GPU = 16384
+_TOKENS_ON_CPU = 2048
 _ACTIVATIONS = 32
 """Floats alive at once for each of an input's, at the most: what a batch may need of a GPU's memory."""
 
@@ -44,6 +47,7 @@ class Numerics:
         layout: memory layout of images, ``contiguous`` or ``channels_last``.
         compiled: whether the model runs through ``torch.compile``.
         patches: whether patch embeddings run as matrix products (:mod:`merging.forward.patches`).
+        tokens: whether ``batch`` counts tokens, padding and all, because samples are sequences.
     """
 
     device: str
@@ -53,13 +57,14 @@ class Numerics:
     layout: str = "contiguous"
     compiled: bool = False
     patches: bool = False
+    tokens: bool = False
 
     @classmethod
     def choose(
         cls,
         device: str,
         module: nn.Module,
-        sample: Tensor,
+        sample: Tensor | Sequences,
         precision: str = "auto",
         *,
         compile: bool | None = False,
@@ -78,7 +83,7 @@ class Numerics:
         Args:
             device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
             module: the model.
-            sample: one of the data's inputs, as it is stored.
+            sample: one of the data's inputs, as it is stored; of sequences one of them.
             precision: ``fp32``, ``bf16``, or ``auto``: bf16 for models that are not small on a CUDA device that
                 multiplies it natively; fp32 on every CPU.
             compile: whether the model is compiled (:mod:`merging.forward.compiling`); None: in bf16 on a CUDA device,
@@ -98,9 +103,12 @@ class Numerics:
         place = _device(device)
         small = parameters < SMALL_MODEL
         threads = threads or usual_threads(module, place, beside=beside)
-        batch = _batch_on_gpu(place, parameters, sample) if place != "cpu" else 256 if small else 32
-        while place == "cpu" and convolutional and batch > 32 and batch * sample.numel() * 4 > 4 << 20:
-            batch //= 2
+        if isinstance(sample, Sequences):
+            batch = _tokens(place, module, parameters)
+        else:
+            batch = _batch_on_gpu(place, parameters, sample) if place != "cpu" else 256 if small else 32
+            while place == "cpu" and convolutional and batch > 32 and batch * sample.numel() * 4 > 4 << 20:
+                batch //= 2
         layout = "channels_last" if convolutional and place != "mps" else "contiguous"
         brief = precision == "bf16" or (precision == "auto" and not small and native_bf16(place))
         if compile is None:
@@ -114,6 +122,7 @@ class Numerics:
             layout=layout,
             compiled=compile,
             patches=place.startswith("cuda") and any(is_patched(part) for part in module.modules()),
+            tokens=isinstance(sample, Sequences),
         )
 
     def as_before(self, earlier: Numerics, *, compile: bool | None, threads: int | None) -> Numerics:
@@ -145,7 +154,8 @@ class Numerics:
         'fp32 on cpu, 1 thread, batches of 256'
         """
         name = {"float32": "fp32", "bfloat16": "bf16"}.get(self.dtype, self.dtype)
-        said = [f"{name} on {self.device}", plural(self.threads, "thread"), f"batches of {self.batch}"]
+        said = [f"{name} on {self.device}", plural(self.threads, "thread")]
+        said.append(f"batches of {self.batch:,} tokens" if self.tokens else f"batches of {self.batch}")
         said += [self.layout.replace("_", " ")] * (self.layout != "contiguous") + ["compiled"] * self.compiled
         said += ["patches as products"] * self.patches
         return ", ".join(said)
@@ -166,8 +176,8 @@ class Numerics:
         return self.dtype == "float32" and not self.compiled
 
     def to_json(self) -> dict[str, Any]:
-        """Gives all fields as JSON-ready values; ``patches`` where it is so, since older journals do not know it."""
-        return {name: value for name, value in asdict(self).items() if name != "patches" or value}
+        """Gives all fields as JSON-ready values; ``patches`` and ``tokens`` where it is so: old journals lack them."""
+        return {name: value for name, value in asdict(self).items() if name not in ("patches", "tokens") or value}
 
     @contextlib.contextmanager
     def applied(self, *, tf32: bool = False) -> Iterator[None]:
@@ -212,6 +222,18 @@ def _batch_on_gpu(place: str, parameters: int, sample: Tensor) -> int:
         room = (torch.cuda.mem_get_info(place)[1] - 16 * parameters) // 4  # four models in fp32, then a quarter
         while batch > 32 and batch * sample.numel() * 4 * _ACTIVATIONS > room:
             batch //= 2
+    return batch
+
+
+def _tokens(place: str, module: nn.Module, parameters: int) -> int:
+    """Tokens a batch: fewer on a GPU whose whole memory is small for a model as wide as its widest embedding."""
+    if not place.startswith("cuda"):
+        return _TOKENS_ON_CPU
+    batch = _TOKENS_ON_GPU
+    width = max((part.embedding_dim for part in module.modules() if isinstance(part, nn.Embedding)), default=1)
+    room = (torch.cuda.mem_get_info(place)[1] - 16 * parameters) // 4  # four models in fp32, then a quarter
+    while batch > 1024 and batch * width * 4 * _ACTIVATIONS > room:
+        batch //= 2
     return batch
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 
@@ -10,14 +11,16 @@ import torch
 from torch import Tensor
 
 from merging.errors import Stopped, StopReason, TaskError
+from merging.forward.carried import Carried, compact, copied, leaves, nbytes
 from merging.forward.compiling import Compiled, compiled, repeated_blocks
 from merging.forward.device import batch_for, on_device
-from merging.forward.feed import Feed
+from merging.forward.feed import Feed, feed_of
 from merging.forward.live import LiveModel
 from merging.forward.numerics import Numerics
 from merging.forward.patches import pixels_of, takes_pixels, use_products
-from merging.forward.stages import Activations, compact
+from merging.forward.stages import Activations
 from merging.forward.staging import Contents, Span, Staging
+from merging.plugins.sequences import Sequences
 from merging.plugins.task import HELD_OUT, UNLABELLED, Task
 
 _ALIGNED = 128
@@ -88,7 +91,7 @@ class Passes:
                 return part
         if split not in self._feeds:
             self._parts.pop(split, None)  # makes room
-            self._feeds[split] = Feed(self.task.split(split), self.live.device)
+            self._feeds[split] = feed_of(self.task.split(split), self.live.device)
             self.check_labels(split)
         whole = self._feeds[split]
         return whole if span is None else whole.part(*span)
@@ -101,26 +104,29 @@ class Passes:
         if split in self._parts and self._parts[split][0] == span:
             return self._parts[split][1]
         whole, (start, stop) = self.task.split(split), span
-        if start * whole.inputs[:1].nbytes % _ALIGNED:
+        if not isinstance(whole.inputs, Sequences) and start * whole.inputs[:1].nbytes % _ALIGNED:
             return None
         self._parts.pop(split, None)
         some = replace(whole, inputs=whole.inputs[start:stop], labels=whole.labels[start:stop])
-        self._parts[split] = span, Feed(some, self.live.device)
+        self._parts[split] = span, feed_of(some, self.live.device)
         self.check_labels(split)
         return self._parts[split][1]
 
-    def _first(self, split: str, count: int) -> Tensor:
+    def _first(self, split: str, count: int) -> Tensor | Sequences:
         """A split's first samples as they are stored, on the device; that needs none of the others there."""
         if split in self._feeds:
             return self._feeds[split].take(slice(0, count))
-        return on_device(self.task.split(split).tensor[:count], self.live.device)
+        inputs = self.task.split(split).inputs[:count]
+        return inputs if isinstance(inputs, Sequences) else on_device(inputs, self.live.device)
 
-    def prepare(self, inputs: Tensor) -> Tensor:
+    def prepare(self, inputs: Tensor | Sequences) -> Tensor:
         """Turns stored samples into what the model takes: normalised, in the precision that it runs in."""
         return batch_for(self.task, inputs, self.live.device, self.live.dtype)
 
-    def _entering(self, stored: Tensor) -> Tensor:
+    def _entering(self, stored: Tensor | Sequences) -> Tensor:
         """What a pass puts into the model: prepared samples, or images as stored where its first layer takes those."""
+        if isinstance(stored, Sequences):
+            return self.prepare(stored)
         if self._pixels is None:
             self._pixels = self.numerics.patches and takes_pixels(self.live.module, stored[:2], self.task.prepare)
         raw = pixels_of(stored) if self._pixels else None
@@ -130,7 +136,8 @@ class Passes:
         self, split: str, order: Tensor | None = None, size: int | None = None
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Model inputs and labels, ``size`` samples at a time (None: as many as passes take)."""
-        for inputs, labels in self.feed(split).batches(size or self.numerics.batch, order):
+        by_samples = size is not None
+        for inputs, labels in self.feed(split).batches(size or self.numerics.batch, order, samples=by_samples):
             yield self.prepare(inputs), labels
 
     def plain(
@@ -138,7 +145,7 @@ class Passes:
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Logits and labels of passes through the whole model, batch by batch: over a split, or a span of it."""
         self.share = 1.0
-        for stored, labels in self.feed(split, span).batches(self.numerics.batch, order):
+        for stored, labels in self.feed(split, span).batches(self.numerics.batch, order, samples=False):
             self._check_stop()
             with torch.inference_mode():
                 logits = self._run(self._entering(stored))
@@ -165,32 +172,33 @@ class Passes:
         prefixes = staging.prefixes(content, span)
         first, size = self.activations.deepest(prefixes), self.numerics.batch
         self.share = sum(staging.shares[first:])
-        kept: dict[int, list[Tensor]] = {stage: [] for stage in staging.worth_keeping(prefixes, first)}
+        kept: dict[int, list[Carried]] = {stage: [] for stage in staging.worth_keeping(prefixes, first)}
         ready = self.activations.batches(first) if first else None
-        begin, made = (first, None) if ready is not None else (0, list[Tensor]())
-        starts = range(0, len(feed), size)
-        fresh = feed.batches(size) if ready is None else None
-        for number, start in enumerate(starts):
+        begin, made = (first, None) if ready is not None else (0, list[Carried]())
+        borders, whole = feed.cuts(size), dict[int, int]()
+        fresh = feed.batches(size, samples=False) if ready is None else None
+        for number, (start, stop) in enumerate(itertools.pairwise(borders)):
             self._check_stop()
             with torch.inference_mode(), contextlib.ExitStack() as stack:
-                x = self._entering(next(fresh)[0]) if fresh is not None else (ready or [])[number]
+                x: Carried = self._entering(next(fresh)[0]) if fresh is not None else (ready or [])[number]
                 if self.numerics.compiled and not self._eager:  # the first pass of all is whole: x are model inputs
-                    stack.enter_context(self._compiled_on(x).applied())
+                    stack.enter_context(self._compiled_on(leaves(x)[0]).applied())
                 for k in range(begin, len(prefixes)):
                     if k == first and first and made is not None:
                         made.append(compact(x))
                     if k in kept:
                         part = compact(x)
-                        if number or self.activations.make_room(k, part.nbytes * len(starts), first):
+                        whole.setdefault(k, feed.bytes_of_all(nbytes(part), size))
+                        if number or self.activations.make_room(k, feed.room_for(nbytes(part), size), first):
                             kept[k].append(part)
                         else:
                             del kept[k]
                     x = staging.stages[k].run(x)
-            yield x, feed.labels[start : start + size]
+            yield leaves(x)[0], feed.labels[start:stop]
         if first and made is not None:
             self.activations.make(first, made)
         for stage, parts in kept.items():
-            self.activations.keep(stage, prefixes[stage], parts)
+            self.activations.keep(stage, prefixes[stage], parts, whole[stage])
         staging.made(prefixes)
 
     def skip(self, split: str, content: Contents | None = None) -> None:
@@ -205,14 +213,14 @@ class Passes:
         if content is None or staging is None:
             return
         prefixes, feed, size = staging.prefixes(content), self.feed(split), self.numerics.batch
-        first, batches = self.activations.deepest(prefixes), -(-len(feed) // size)
+        first = self.activations.deepest(prefixes)
         self.share = sum(staging.shares[first:])
         for stage in sorted(worth := staging.worth_keeping(prefixes, first)):
             part = self._bytes_before(stage, staging, feed)
-            if not self.activations.make_room(stage, part * batches, first):
+            if not self.activations.make_room(stage, feed.room_for(part, size), first):
                 worth.remove(stage)
         for stage in worth:
-            whole = self._bytes_before(stage, staging, feed) * len(feed) // min(size, len(feed))
+            whole = feed.bytes_of_all(self._bytes_before(stage, staging, feed), size)
             self.activations.pretend(stage, prefixes[stage], whole)
         staging.made(prefixes)
 
@@ -237,10 +245,11 @@ class Passes:
         """Bytes of a stage's input for the first batch, whatever the weights are; found once, by running it."""
         if not self._bytes:
             with torch.inference_mode():
-                x = self._entering(feed.take(slice(0, self.numerics.batch)))
+                first = slice(0, feed.cuts(self.numerics.batch)[1])
+                x: Carried = self._entering(feed.take(first))
                 for each in staging.stages:
-                    self._bytes.append(x.nbytes)
-                    x = each.run(x.clone())
+                    self._bytes.append(nbytes(x))
+                    x = each.run(copied(x))
         return self._bytes[stage]
 
     def _staging_of(self, split: str, content: Contents | None) -> Staging | None:

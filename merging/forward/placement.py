@@ -56,7 +56,7 @@ def place(
     crew = passes.crew
     if crew is not None and crew.kind == "gpu":
         crew.check_gpus(torch.cuda.device_count() if torch.cuda.is_available() else 0)
-    sample, threads = task.held_out.tensor[0], passes.threads
+    sample, threads = task.held_out.inputs[0], passes.threads
     work, compile = evaluations * len(task.held_out), passes.compile
     device = passes.device if crew is None else crew.on(passes.device)
     numerics = Numerics.choose(
@@ -86,7 +86,7 @@ def place(
             numerics,
             live.module,
             partial(batch_for, task, device=numerics.device, dtype=live.dtype),
-            task.held_out.tensor,
+            task.held_out.inputs,
             progress,
             threads if crew is None else numerics.threads,
         )
@@ -103,7 +103,7 @@ def _in_its_precision(live: LiveModel, task: Task, numerics: Numerics, *, must: 
         return numerics
     try:
         with numerics.applied(), torch.inference_mode():
-            live.module(batch_for(task, task.held_out.tensor[:2], numerics.device, live.dtype))
+            live.module(batch_for(task, task.held_out.inputs[:2], numerics.device, live.dtype))
     except Exception as error:  # models raise whatever two dtypes in one sum provoke
         if must:
             reason = raised(error)

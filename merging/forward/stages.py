@@ -14,7 +14,10 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
-Step: TypeAlias = Callable[[Tensor], Tensor]
+from merging.forward.carried import Carried, copied, detached, nbytes, same
+
+Step: TypeAlias = Callable[[Any], Any]
+"""A part of a forward pass: takes and gives a tensor, or a tuple of tensors."""
 
 
 @dataclass(frozen=True)
@@ -73,11 +76,11 @@ def stages_of(module: nn.Module, inputs: Tensor) -> tuple[Stage, ...]:
         with torch.inference_mode():
             logits = module(inputs)
             entered, reads = _entered(steps, inputs), []
-            if len(steps) < 2 or not torch.equal(_chain(steps, inputs), logits):
+            if len(steps) < 2 or not same(_chain(steps, inputs), logits):
                 return whole
             for step, x in zip(steps, entered, strict=True):
                 with Watch(state) as watch:
-                    step(x.clone())
+                    step(copied(x))
                 reads.append(frozenset(watch.seen))
             entries = [bool(k and reads[k]) and _can_enter(steps[k:], x, logits) for k, x in enumerate(entered)]
     except Exception:  # a chain that does not fit together is no chain
@@ -94,42 +97,36 @@ def shares_of(stages: Sequence[Stage], inputs: Tensor) -> tuple[float, ...]:
     """
     from torch.utils.flop_counter import FlopCounterMode  # imports triton
 
-    counts, x = list[int](), inputs.clone()
+    counts, x = list[int](), copied(inputs)
     with torch.enable_grad():  # fused inference kernels, which torch cannot count, are not taken under autograd
         for stage in stages:
             with FlopCounterMode(display=False) as counter:
                 x = stage.run(x)
-            x = x.detach()
+            x = detached(x)
             counts.append(counter.get_total_flops())
     total = sum(counts)
     return tuple(count / total if total else 1 / len(counts) for count in counts)
 
 
-def compact(x: Tensor) -> Tensor:
-    """A tensor without the storage of the larger one that it may be a view of."""
-    return x if x.untyped_storage().nbytes() == x.nbytes else x.clone()
-
-
-def _chain(steps: Sequence[Step], x: Tensor) -> Tensor:
+def _chain(steps: Sequence[Step], x: Carried) -> Carried:
     for step in steps:
         x = step(x)
     return x
 
 
-def _entered(steps: Sequence[Step], x: Tensor) -> list[Tensor]:
+def _entered(steps: Sequence[Step], x: Carried) -> list[Carried]:
     """What enters each step, as it is kept; copied before a later step can work in place."""
     entered = []
     for step in steps:
-        entered.append(compact(x))
-        entered[-1] = entered[-1].clone() if entered[-1] is x else entered[-1]
+        entered.append(copied(x))
         x = step(x)
     return entered
 
 
-def _can_enter(steps: Sequence[Step], kept: Tensor, logits: Tensor) -> bool:
+def _can_enter(steps: Sequence[Step], kept: Carried, logits: Tensor) -> bool:
     """Whether a pass from a kept input gives the same bits, and leaves that input as it is."""
-    before = kept.clone()
-    return torch.equal(_chain(steps, kept), logits) and torch.equal(kept, before)
+    before = copied(kept)
+    return same(_chain(steps, kept), logits) and same(kept, before)
 
 
 def _steps(module: nn.Module) -> list[Step]:
@@ -192,7 +189,7 @@ class _Kept:
 
     prefix: str
     bytes: int
-    batches: list[Tensor] | None
+    batches: list[Carried] | None
 
 
 class Activations:
@@ -226,7 +223,7 @@ class Activations:
             self._kept.move_to_end(max(found))
         return max(found, default=0)
 
-    def batches(self, stage: int) -> list[Tensor] | None:
+    def batches(self, stage: int) -> list[Carried] | None:
         """Gives the kept inputs of a stage; None where nobody has made them."""
         return self._kept[stage].batches
 
@@ -242,14 +239,21 @@ class Activations:
                 del self._kept[other]
         return self.bytes + wanted <= self.limit
 
-    def keep(self, stage: int, prefix: str, batches: list[Tensor]) -> None:
-        """Keeps a stage's inputs; room was made for them."""
-        self._kept[stage] = _Kept(prefix, sum(batch.nbytes for batch in batches), batches)
+    def keep(self, stage: int, prefix: str, batches: list[Carried], size: int | None = None) -> None:
+        """Keeps a stage's inputs; room was made for them.
+
+        Args:
+            stage: its number.
+            prefix: what decides them.
+            batches: the inputs.
+            size: the bytes that room was made for, where batches are of many lengths; None: those that they have.
+        """
+        self._kept[stage] = _Kept(prefix, sum(map(nbytes, batches)) if size is None else size, batches)
 
     def pretend(self, stage: int, prefix: str, size: int) -> None:
         """Keeps a stage's place, for inputs of so many bytes that nobody has made; room was made for them."""
         self._kept[stage] = _Kept(prefix, size, None)
 
-    def make(self, stage: int, batches: list[Tensor]) -> None:
+    def make(self, stage: int, batches: list[Carried]) -> None:
         """Takes the inputs of a stage whose place was kept without them."""
         self._kept[stage].batches = batches

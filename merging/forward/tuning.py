@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +18,7 @@ from merging.forward.device import on_device
 from merging.forward.numerics import Numerics
 from merging.machine import available_memory, cores
 from merging.plugins.progress import Progress
+from merging.plugins.sequences import Sequences, in_batches
 
 _SAMPLES = {"cpu": 512, "cuda": 4096}
 """How many are timed at most: the largest batch twice, on a GPU. A larger batch than that is timed once."""
@@ -36,17 +38,19 @@ def candidates(rule: Numerics, samples: int, threads: int | None = None) -> Iter
     """
     yield rule
     on_cpu = _kind(rule) == "cpu" and threads is None
+    of_tokens = tuple(int(rule.batch * share) for share in (0.25, 0.5, 1, 2, 4))
     for threads in sorted({1, cores()}) if on_cpu else [rule.threads]:
-        for batch in _BATCHES[_kind(rule)]:
-            if batch <= max(samples, 16) and (batch, threads) != (rule.batch, rule.threads):
+        for batch in of_tokens if rule.tokens else _BATCHES[_kind(rule)]:
+            fits = rule.tokens or batch <= max(samples, 16)
+            if fits and (batch, threads) != (rule.batch, rule.threads):
                 yield replace(rule, batch=batch, threads=threads)
 
 
 def tuned(
     rule: Numerics,
     module: nn.Module,
-    prepare: Callable[[Tensor], Tensor],
-    inputs: Tensor,
+    prepare: Callable[[Any], Tensor],
+    inputs: Tensor | Sequences,
     progress: Progress,
     threads: int | None = None,
 ) -> Numerics:
@@ -69,12 +73,14 @@ def tuned(
         OptionError: the device has no room for any of the batches.
     """
     most = _SAMPLES[_kind(rule)]
-    inputs = on_device(inputs[: max(most, _LARGEST)], rule.device)
+    inputs = inputs[: max(most, _LARGEST)]
+    if not isinstance(inputs, Sequences):
+        inputs = on_device(inputs, rule.device)
     found: dict[Numerics, float] = {}
     wanted = list(candidates(rule, min(len(inputs), most), threads))
 
     def measure(numerics: Numerics) -> None:
-        part = inputs[: max(most, numerics.batch)]
+        part = inputs[: most if rule.tokens else max(most, numerics.batch)]
         no_room = contextlib.suppress(torch.OutOfMemoryError)  # such a batch is not the fastest
         with no_room, numerics.applied(), torch.inference_mode():
             took = median_seconds(partial(_pass, module, prepare, part, numerics.batch))
@@ -100,10 +106,10 @@ def tuned(
     return chosen
 
 
-def _may_grow(fastest: Numerics, inputs: Tensor, most: int) -> bool:
+def _may_grow(fastest: Numerics, inputs: Tensor | Sequences, most: int) -> bool:
     """Whether a CPU's fastest batch is the largest that was tried, with samples and memory for twice as many."""
     larger = 2 * fastest.batch
-    if fastest.device != "cpu" or fastest.batch < most or larger > min(len(inputs), _LARGEST):
+    if fastest.tokens or fastest.device != "cpu" or fastest.batch < most or larger > min(len(inputs), _LARGEST):
         return False
     return larger * inputs[0].numel() * 4 * _FLOATS <= available_memory() // 2
 
@@ -112,11 +118,11 @@ def _kind(rule: Numerics) -> str:
     return "cpu" if rule.device == "cpu" else "cuda"
 
 
-def _pass(module: nn.Module, prepare: Callable[[Tensor], Tensor], inputs: Tensor, batch: int) -> None:
-    for part in inputs.split(batch):
-        module(prepare(part))
-    if inputs.is_cuda:
-        torch.cuda.synchronize(inputs.device)
+def _pass(module: nn.Module, prepare: Callable[[Any], Tensor], inputs: Tensor | Sequences, batch: int) -> None:
+    for part in in_batches(inputs, batch):
+        outputs = module(prepare(part))
+    if outputs.is_cuda:
+        torch.cuda.synchronize(outputs.device)
 
 
 def median_seconds(work: Callable[[], object], rounds: int = 3) -> float:

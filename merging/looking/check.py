@@ -484,7 +484,7 @@ def _outputs(ready: Plan | None) -> int | None:
     if ready is None or ready.live is None or ready.task is None or ready.numerics is None:
         return None
     with ready.numerics.applied():
-        return forward(ready.live, ready.numerics, ready.task, ready.task.held_out.tensor[:2])
+        return forward(ready.live, ready.numerics, ready.task, ready.task.held_out.inputs[:2])
 
 
 def _lasting(minutes: float) -> str:

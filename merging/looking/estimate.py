@@ -17,6 +17,7 @@ from merging.forward.tuning import median_seconds
 from merging.looking.foreseen import foreseen
 from merging.plugins.objective import Objective
 from merging.plugins.progress import Progress, Silent
+from merging.plugins.sequences import Sequences, in_batches
 from merging.plugins.task import Task
 from merging.running.needs import ranks_models
 from merging.running.plan import Plan
@@ -100,7 +101,7 @@ def effort(made: Plan) -> Effort:
         raise ValueError("without a task nothing is evaluated")
     with numerics.applied():
         live.load(Recipe.single(made.pool.ingredients[0], made.partition))
-        rehearsal = rehearse(made, forward(live, numerics, task, task.held_out.tensor[:2]))
+        rehearsal = rehearse(made, forward(live, numerics, task, task.held_out.inputs[:2]))
     meter = rehearsal.meter
     averages = max(0, meter.evaluations - len(made.pool))
     passes = meter.forward_equivalents + averages * _measuring(made, task)
@@ -129,10 +130,10 @@ def estimate(made: Plan, progress: Progress | None = None, should_stop: Callable
         progress.stage("timing a batch")
         recipes = [Recipe.single(row, made.partition) for row in made.pool.ingredients[:2]]
         live.load(recipes[0])
-        inputs = task.held_out.tensor[: max(min(TIMED, 8 * numerics.batch), numerics.batch)]
+        inputs = task.held_out.inputs[: max(min(TIMED, 8 * numerics.batch), numerics.batch)]
         sample = median_seconds(lambda: forward(live, numerics, task, inputs)) / len(inputs)
         mix = median_seconds(lambda: _mix(live, recipes, len(made.partition)))
-        outputs = forward(live, numerics, task, task.held_out.tensor[:2])
+        outputs = forward(live, numerics, task, task.held_out.inputs[:2])
         progress.stage("rehearsing the run, without forward passes")
         rehearsal = rehearse(made, outputs, should_stop=should_stop)
         ahead = foreseen(rehearsal)
@@ -183,11 +184,11 @@ def of_pool(made: Plan) -> int:
     return tested * sum(len(split) for split in task.tests.values()) + unranked * len(task.held_out)
 
 
-def forward(live: LiveModel, numerics: Numerics, task: Task, inputs: Tensor) -> int:
+def forward(live: LiveModel, numerics: Numerics, task: Task, inputs: Tensor | Sequences) -> int:
     """Passes over some samples as the evaluator makes them; returns the number of outputs."""
     outputs = 0
     with torch.inference_mode():
-        for part in inputs.split(numerics.batch):
+        for part in in_batches(inputs, numerics.batch):
             outputs = live.module(batch_for(task, part, numerics.device, live.dtype)).shape[1]
     if numerics.device.startswith("cuda"):
         torch.cuda.synchronize(numerics.device)

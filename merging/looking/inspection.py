@@ -19,12 +19,12 @@ from merging.errors import OptionError, TaskError
 from merging.evaluation.evaluator import Evaluator
 from merging.evaluation.ledger import Ledger
 from merging.evaluation.steps import Steps
+from merging.evaluation.usual import usual_objective
 from merging.forward.fitting import check_fits, probe, untouched
 from merging.forward.live import LiveModel
 from merging.forward.numerics import Numerics
 from merging.looking.geometry import Geometry, measure
 from merging.looking.views import InspectionViews
-from merging.objectives.accuracy import Accuracy
 from merging.plugins.keywords import by_keyword, check_kinds, expected, given
 from merging.plugins.naming import Meant, meant
 from merging.plugins.partitioner import Partitioner, divided
@@ -240,7 +240,8 @@ def inspect_pool(
     if not isinstance(barriers, str) or barriers not in ("none", "best", "all"):
         raise OptionError(f"barriers is {shown(barriers)}; it is none, best or all")
     pool, partitioner = ModelPool.open(pool, parts.base), meant(partitioners, partitioner)
-    task, objective, progress, passes = parts.task, parts.objective or Accuracy(), watcher.progress, settings.passes
+    task, progress, passes = parts.task, watcher.progress, settings.passes
+    objective = parts.objective or usual_objective(task)
     example = architecture.example
     progress.stage("reading the models")
     module = built(task, pool) if task is not None else architecture.module
@@ -252,7 +253,7 @@ def inspect_pool(
     if module is not None:
         check_fits(module, pool)
     if task is not None and module is not None:
-        numerics = Numerics.choose(passes.device, module, task.held_out.tensor[0], "fp32", threads=passes.threads)
+        numerics = Numerics.choose(passes.device, module, task.held_out.inputs[0], "fp32", threads=passes.threads)
         with numerics.applied():
             idle = probe(module, task, numerics)
             partition = partition.with_marks(untouched=idle, equal=equal)

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any, TypeAlias, cast
 from merging.errors import MergingError
 from merging.evaluation.comparing import Comparer
 from merging.evaluation.draws import Seen
+from merging.evaluation.usual import usual_objective
 from merging.looking.opened import OpenedModel, open_all, pool_of
 from merging.looking.scoring import OTHERS, Scorer, check_splits, same_classes
 from merging.looking.selection import chosen_by_held_out
 from merging.looking.wanted import find
-from merging.objectives.accuracy import Accuracy
 from merging.plugins.keywords import by_keyword, given
 from merging.plugins.naming import Meant, meant_or_none
 from merging.plugins.objective import Objective
@@ -194,7 +194,8 @@ def evaluate_all(
         Stopped: ``should_stop`` said so.
     """
     settings, watcher = given("evaluate_all", keywords, settings, watcher, without=OTHERS)
-    task, by = task_of(task, watcher.progress), meant_or_none(objectives, objective) or Accuracy()
+    task = task_of(task, watcher.progress)
+    by = meant_or_none(objectives, objective) or usual_objective(task)
     check_models(ingredients)
     named, wrong = _named(models, task)
     try:

@@ -13,12 +13,12 @@ from merging.evaluation.chance import unnamed
 from merging.evaluation.evaluator import Evaluator
 from merging.evaluation.ledger import Ledger
 from merging.evaluation.steps import Steps
+from merging.evaluation.usual import usual_objective
 from merging.forward.fitting import check_fits, probe
 from merging.forward.live import LiveModel
 from merging.forward.numerics import Numerics
 from merging.looking.estimate import forward
 from merging.looking.opened import open_model
-from merging.objectives.accuracy import Accuracy
 from merging.partitioners.whole import Whole
 from merging.plugins.keywords import by_keyword, expected, given
 from merging.plugins.naming import Meant, meant_or_none
@@ -93,7 +93,8 @@ def evaluate(
     """
     settings, watcher = given("evaluate", keywords, settings, watcher, without=OTHERS)
     progress = watcher.progress
-    task, scored = task_of(task, progress), meant_or_none(objectives, objective) or Accuracy()
+    task = task_of(task, progress)
+    scored = meant_or_none(objectives, objective) or usual_objective(task)
     names = check_splits(task, splits)
     check_models(models)
     progress.stage(f"opening {model.name if isinstance(model, Checkpoint) else shown(model)}")
@@ -159,14 +160,14 @@ class Scorer:
             Stopped: ``should_stop`` said so.
         """
         task, module, passes = self.task, self.fitted(pool), self._passes
-        numerics = Numerics.choose(passes.device, module, task.held_out.tensor[0], "fp32", threads=passes.threads)
+        numerics = Numerics.choose(passes.device, module, task.held_out.inputs[0], "fp32", threads=passes.threads)
         found = {}
         with numerics.applied():
             probe(module, task, numerics)
             live = LiveModel(module, pool, Whole().split(pool.tensors), numerics.device, numerics.layout)
             ledger = Ledger(Journal(None), should_stop=self.watcher.should_stop)
             evaluator = Evaluator.over(live, task, self.objective, numerics, ledger)
-            said = unnamed(task, forward(live, numerics, task, task.held_out.tensor[:2]))
+            said = unnamed(task, forward(live, numerics, task, task.held_out.inputs[:2]))
             if said is not None and said not in self._said:
                 self._said.add(said)
                 self.watcher.progress.say(f"warning: {said}")

@@ -10,6 +10,7 @@ import torch
 
 from merging.errors import Stopped, StopReason
 from merging.plugins.progress import Progress
+from merging.plugins.sequences import Sequences
 from merging.plugins.task import Split
 from merging.running.leaks import digests, samples_in_common
 from merging.storage.dtypes import dtype_name
@@ -95,7 +96,8 @@ def _set(name: str, split: Split, outputs: int, twice: int) -> CheckedSet:
         known = split.labels.cpu()[split.labels.cpu() >= 0]
         counts = torch.bincount(known, minlength=classes).tolist() if len(known) else []
     missing = tuple(number for number, count in enumerate(counts) if not count)
-    shape, dtype = tuple(split.inputs.shape[1:]), dtype_name(split.tensor)
+    shape = tuple(split.inputs.shape[1:])
+    dtype = "tokens, at most" if isinstance(split.inputs, Sequences) else dtype_name(split.inputs)
     labels = "classes" if counts else "none" if split.categorical and outputs != 1 else "numbers"
     return CheckedSet(
         name=name,

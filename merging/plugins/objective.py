@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from merging.plugins.task import Task
 
 
-TAKES = ("any", "classes", "numbers")
+TAKES = ("any", "classes", "numbers", "tokens", "classes or tokens")
 """Words that an objective may say of the labels that it takes."""
 
 
@@ -35,7 +35,8 @@ class Objective(Plugin):
         decomposable: whether the score of a split is the mean of the samples' terms.
         bounds: smallest and largest value of such a term, so that a threshold test may stop early; None: unbounded.
         takes: what the labels must be: ``classes``, one integer a sample; ``numbers``, which the outputs are compared
-            with; or ``any``. A task with others is refused.
+            with; ``tokens``, the number of those that are scored of a document, whose output is their log-likelihood;
+            or ``any``. A task with others is refused.
         counts_hits: whether a term says that its sample is right, and no more; ``Outcome.correct`` says as much then.
         asks: what :meth:`reduce` is given besides the terms, by the names of its parameters: ``labels``, ``groups``.
     """
@@ -152,7 +153,14 @@ def check_labels(objective: Objective | WholeModelObjective, task: Task, names: 
         return
     for name in names:
         split = task.split(name)
-        if objective.takes == "classes" and not split.categorical:
+        if split.counts_tokens and objective.takes in ("classes", "numbers"):
+            raise TaskError(
+                f"objective '{objective.name}' scores {objective.takes}, but the samples of {name} are texts; take one "
+                "for their tokens, such as `objective=nll`"
+            )
+        if objective.takes == "tokens" and not split.counts_tokens:
+            raise TaskError(f"objective '{objective.name}' scores texts, and {name} has none")
+        if objective.takes in ("classes", "classes or tokens") and not (split.categorical or split.counts_tokens):
             kind, shape = dtype_name(split.labels), list(split.labels.shape)
             raise TaskError(
                 f"objective '{objective.name}' scores classes, but the labels of {name} are numbers ({kind}, shape "

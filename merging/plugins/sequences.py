@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,7 +35,7 @@ class Sequences:
     Attributes:
         tokens: all rows one after the other, int32 ``(T,)``: the id of a token that is context, and ``~id``, which is
             negative, of one that is scored. A row's first token is never scored.
-        starts: where rows begin, int64 ``(R + 1,)``.
+        starts: begin of each row, and the end of the last, int64 ``(R + 1,)``.
         weights: factor of each row's log-likelihood, float32 ``(R,)``.
         slots: the output that each row adds to, int16 ``(R,)``.
         samples: the first row of each sample, int64 ``(N + 1,)``.
@@ -92,6 +93,11 @@ class Sequences:
         return self.nbytes // 4
 
     @property
+    def padded(self) -> int:
+        """Tokens of all of it as one batch, padding and all."""
+        return self.rows * self.shape[1]
+
+    @property
     def scored(self) -> NDArray[np.int64]:
         """Scored tokens of each sample, int64 ``(N,)``."""
         bounds = self.starts[self.samples]
@@ -137,7 +143,7 @@ class Sequences:
         return (self[start : start + size] for start in range(0, len(self), size))
 
     def cuts(self, tokens: int) -> list[int]:
-        """Where batches begin that hold so many tokens at the most, padding and all; a sample is never divided.
+        """Cuts into batches of so many tokens at the most, padding and all; a sample is never divided.
 
         Args:
             tokens: how many; a sample that is larger is a batch of its own.
@@ -145,6 +151,12 @@ class Sequences:
         Returns:
             The first sample of each batch, and the number of samples.
         """
+        known: dict[int, list[int]] = self.__dict__.setdefault("_borders", {})
+        if tokens not in known:
+            known[tokens] = self._cut(tokens)
+        return known[tokens]
+
+    def _cut(self, tokens: int) -> list[int]:
         rows, longest = np.diff(self.samples).tolist(), self.lengths.tolist()
         borders, held, width = [0], 0, 0
         for place, (count, length) in enumerate(zip(rows, longest, strict=True)):
@@ -175,6 +187,12 @@ class Sequences:
         batch[:, HEADER:][held] = self.tokens[starts[0] : starts[0] + lengths.sum()] if len(starts) else 0
         return torch.from_numpy(batch)
 
+    def digest_into(self, digest: Any) -> None:
+        """Adds all that it is to a digest of hashlib's kind."""
+        digest.update(f"sequences {len(self)} {self.outputs} {self.padding}".encode())
+        for array in self.arrays().values():
+            digest.update(np.ascontiguousarray(array).view(np.uint8).data)
+
     def arrays(self) -> dict[str, NDArray[np.generic]]:
         """Its arrays by name, of its own samples alone: what decides it, and what another process needs."""
         first, last = int(self.samples[0]), int(self.samples[-1])
@@ -187,24 +205,49 @@ class Sequences:
             "samples": self.samples - first,
         }
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Gives its own samples as tensors, which travel to other processes as files do."""
+        import torch
+
+        arrays = {name: torch.from_numpy(np.array(array)) for name, array in self.arrays().items()}
+        return arrays | {"outputs": self.outputs, "padding": self.padding}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        for name, value in state.items():
+            object.__setattr__(self, name, value if isinstance(value, int) else value.numpy())
+
     def checked(self) -> Sequences:
         """The same, where its arrays fit together.
 
         Raises:
             TaskError: they do not, or a row has no token, or a first token that is scored.
         """
-        lengths, counts = np.diff(self.starts), np.diff(self.samples)
+        counts = np.diff(self.samples)
         if len(counts) == 0 or counts.min() < 1:
             raise TaskError("a text without a row; each sample needs one at least")
-        if len(lengths) != self.samples[-1] or len(lengths) != len(self.weights) or len(lengths) != len(self.slots):
+        first, last = int(self.samples[0]), int(self.samples[-1])
+        starts, slots = self.starts[first : last + 1], self.slots[first:last]
+        if len(starts) != last - first + 1 or len(slots) != last - first or len(self.weights) < last:
             raise TaskError("rows of tokens, their weights, slots and samples do not fit together")
-        if lengths.min() < 1 or self.starts[-1] != len(self.tokens):
+        if np.diff(starts).min() < 1 or starts[0] < 0 or starts[-1] > len(self.tokens):
             raise TaskError("rows of tokens do not fit together; each row needs one token at least")
-        if (self.tokens[self.starts[:-1]] < 0).any():
+        if (self.tokens[starts[:-1]] < 0).any():
             raise TaskError("the first token of a row is scored, and nothing comes before it")
-        if int(self.slots.min()) < 0 or int(self.slots.max()) >= self.outputs:
-            raise TaskError(f"a row adds to output {int(self.slots.max())} of {self.outputs}")
+        if int(slots.min()) < 0 or int(slots.max()) >= self.outputs:
+            raise TaskError(f"a row adds to output {int(slots.max())} of {self.outputs}")
         return self
+
+
+def in_batches(inputs: Tensor | Sequences, batch: int) -> Iterator[Tensor | Sequences]:
+    """Samples in their order, batch by batch.
+
+    Args:
+        inputs: the samples.
+        batch: samples a batch; of sequences tokens, padding and all.
+    """
+    if not isinstance(inputs, Sequences):
+        return iter(inputs.split(batch))
+    return (inputs[start:stop] for start, stop in itertools.pairwise(inputs.cuts(batch)))
 
 
 def _sums(counts: NDArray[np.int64]) -> NDArray[np.int64]:

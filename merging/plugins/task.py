@@ -89,9 +89,8 @@ class Split(Shown):
         if len(inputs) != len(labels):
             raise TaskError(f"{len(inputs)} samples but {len(labels)} labels")
         if isinstance(inputs, Sequences):
-            digest = blake3(f"sequences{len(inputs)}{inputs.outputs}".encode(), max_threads=blake3.AUTO)
-            for array in inputs.arrays().values():
-                digest.update(np.ascontiguousarray(array).view(np.uint8).data)
+            digest = blake3(max_threads=blake3.AUTO)
+            inputs.digest_into(digest)
         else:
             digest = blake3(f"{inputs.dtype}{tuple(inputs.shape)}".encode(), max_threads=blake3.AUTO)
             digest.update(bytes_of(inputs).data)
@@ -180,12 +179,23 @@ class Split(Shown):
         return self.inputs
 
     @property
+    def sequences(self) -> Sequences:
+        """The inputs, where they are rows of tokens.
+
+        Raises:
+            TaskError: every sample is of one shape.
+        """
+        if not isinstance(self.inputs, Sequences):
+            raise TaskError("these samples are of one shape; this takes rows of tokens")
+        return self.inputs
+
+    @property
     def counts_tokens(self) -> bool:
         """Whether samples are documents: labels count scored tokens, outputs are log-likelihoods, ``(N, 1)``."""
         return isinstance(self.inputs, Sequences) and self.labels.ndim == 1 and self.labels.is_floating_point()
 
     def cuts(self, batch: int) -> list[int]:
-        """Where batches begin, and the number of samples.
+        """Says where batches begin, and the number of samples.
 
         Args:
             batch: tokens a batch where the samples are sequences, padding and all; samples a batch elsewhere.

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from blake3 import blake3
 
+from merging.plugins.sequences import Sequences
 from merging.plugins.task import HELD_OUT, UNLABELLED, Split, Task
 from merging.storage.raw import bytes_of
 from merging.values.wording import plural
@@ -65,6 +66,12 @@ def digests(split: Split, padding: int | None = None) -> dict[bytes, int]:
         padding: token that texts are filled up with; two texts are equal however far they are filled up.
     """
     found: dict[bytes, int] = {}
+    if isinstance(split.inputs, Sequences):
+        for number in range(len(split)):
+            content = blake3()
+            split.inputs[number].digest_into(content)
+            found.setdefault(content.digest(), 0 if not split.categorical else int(split.labels[number]))
+        return found
     outputs = [group[0] for group in split.classes] if split.classes is not None else None
     for row, label in zip(split.tensor.cpu(), split.labels.tolist(), strict=True):
         is_text = padding is not None and row.dtype == torch.int64 and row.ndim <= 2

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from merging import machine
 from merging.errors import PoolError, RequirementError
+from merging.evaluation.usual import usual_objective
 from merging.mixing.blocks import blocks
-from merging.objectives.accuracy import Accuracy
 from merging.optimizers import nevergrad as _nevergrad  # noqa: F401 (registers the default)
 from merging.partitioners import whole as _whole  # noqa: F401 (registers the default)
 from merging.plugins.keywords import by_keyword, expected, given
@@ -136,7 +136,8 @@ def plan(
         from merging.forward.numerics import Numerics  # loads torch
 
         expected("measured", measured, Numerics, "what an earlier session has used")
-    objective, task = parts.objective or Accuracy(), parts.task
+    task = parts.task
+    objective = parts.objective or usual_objective(task)
     pool = ModelPool.open(pool, parts.base, **settings.vocabulary.options())
     strategy = meant(strategies, strategy)
     partitioner = parts.partitioner or meant(partitioners, own_partitioner(strategy))

@@ -136,7 +136,7 @@ def test_streamed_data_scores_the_same(pool: ModelPool, monkeypatch: pytest.Monk
     task = tiny_task()
     recipes = [Recipe.single(i, evaluator(pool, task).keys.partition) for i in pool.ingredients]
     plain = [evaluator(pool, task).evaluate(recipe).score for recipe in recipes]
-    monkeypatch.setattr(merging.forward.passes, "Feed", lambda split, device: Feed(split, device, room=0))
+    monkeypatch.setattr(merging.forward.passes, "feed_of", lambda split, device: Feed(split, device, room=0))
     made = evaluator(pool, task)
     assert [made.evaluate(recipe).score for recipe in recipes] == plain
     assert not made.scorer.passes.feed("held-out").resident

@@ -42,10 +42,10 @@ class Sharing:
     @property
     def pays(self) -> bool:
         """Whether each evaluation of a search is made by all workers, rather than several evaluations at once."""
-        samples, batch, workers = len(self._keys.task.held_out), self._keys.numerics.batch, self._crew.count
+        samples, workers = len(self._keys.task.held_out), self._crew.count
         if workers < 2 or not self._pace or self._keys.statistics or not isinstance(self._keys.objective, Objective):
             return False
-        parts = cuts(samples, batch, workers)
+        parts = cuts(self._keys.task.held_out.cuts(self._keys.numerics.batch), workers)
         largest = max(stop - start for start, stop in parts)
         gain = self._pace / (self._pace * largest / samples + OVERHEAD)
         return gain >= SHARE * workers
@@ -68,7 +68,7 @@ class Sharing:
         """
         model, split, record = words
         task, objective = self._keys.task, self._keys.objective
-        places = cuts(len(task.split(split)), self._keys.numerics.batch, self._crew.count)
+        places = cuts(task.split(split).cuts(self._keys.numerics.batch), self._crew.count)
         workers = self._crew.there
         jobs = [
             self._crew.ask(Kind.PART, (model, split, start, stop, record), worker=worker)
