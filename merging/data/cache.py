@@ -59,7 +59,7 @@ def cached(
     with contextlib.ExitStack() as stack:
         aside: Path | None = None
         with contextlib.suppress(OSError):  # a full or read-only disk: this run goes on without
-            aside = stack.enter_context(_folder_for(place))
+            aside = stack.enter_context(folder_for(place))
             found = _read(place, tolerance)  # another process may have made it while this one waited for it
             if found is not None:
                 return found
@@ -68,7 +68,7 @@ def cached(
         split = Split.of(torch.from_numpy(images), torch.from_numpy(labels))
         with contextlib.suppress(OSError):
             if aside is not None:
-                _save(aside / "images.npy", images)
+                save_array(aside / "images.npy", images)
                 _settle(aside, place, labels, split.fingerprint, damaged)
                 return _read(place, verify=False) or split
     return split
@@ -115,7 +115,7 @@ def cached_images(
 
     with contextlib.ExitStack() as stack:
         try:
-            aside = stack.enter_context(_folder_for(place))
+            aside = stack.enter_context(folder_for(place))
             found = _read(place, tolerance)  # another process may have made them while this one waited for it
             if found is not None:
                 return found
@@ -130,7 +130,7 @@ def cached_images(
 
 
 @contextlib.contextmanager
-def _folder_for(place: Path) -> Iterator[Path]:
+def folder_for(place: Path) -> Iterator[Path]:
     """A folder to decode into, which nobody else does for the same images meanwhile.
 
     Raises:
@@ -184,7 +184,7 @@ def remembered(decided: Any, make: Callable[[], Any]) -> Any:
         decided: all that decides it, JSON-ready.
         make: finds it.
     """
-    note = cache_folder() / "lists" / _key([VERSION, decided])
+    note = cache_folder() / "lists" / key_of([VERSION, decided])
     with contextlib.suppress(OSError, ValueError):
         return json.loads(note.read_text("utf-8"))
     value = make()
@@ -204,10 +204,12 @@ def content_of(file: Path) -> str:
 def _place(decided: list[Any]) -> Path:
     """Where images are kept that are decided by these values, and by the versions of what decodes them."""
     versions = [importlib.metadata.version(name) for name in ("pillow", "torchvision")]  # importing them takes seconds
-    return cache_folder() / "images" / _key([VERSION, *versions, *decided])
+    return cache_folder() / "images" / key_of([VERSION, *versions, *decided])
 
 
-def _key(decided: list[Any]) -> str:
+def key_of(decided: list[Any]) -> str:
+    """Gives the name of what is kept: a digest of all that decides it."""
+    """Gives the name of what is kept: a digest of all that decides it."""
     return blake3(json.dumps(decided, sort_keys=True).encode()).hexdigest()[:32]
 
 
@@ -238,7 +240,7 @@ def _read(place: Path, tolerance: Tolerance | None = None, *, verify: bool = Tru
 
 def _settle(aside: Path, place: Path, labels: NDArray[np.int64], fingerprint: str, damaged: list[Damage]) -> None:
     """Completes a folder that holds the images, and renames it into place: a folder that is there is whole."""
-    _save(aside / "labels.npy", labels)
+    save_array(aside / "labels.npy", labels)
     left_out = [[damage.number, damage.name, damage.why] for damage in damaged]
     changed = damaged.changed if isinstance(damaged, Losses) else {}
     facts = {"fingerprint": fingerprint, "damaged": left_out, "changed": changed}
@@ -248,7 +250,9 @@ def _settle(aside: Path, place: Path, labels: NDArray[np.int64], fingerprint: st
     atomic.take_place(aside, place)
 
 
-def _save(path: Path, values: NDArray[Any]) -> None:
+def save_array(path: Path, values: NDArray[Any]) -> None:
+    """Writes an array to a file that is not there."""
+    """Writes an array to a file that is not there."""
     with os.fdopen(atomic.create(path), "wb") as file:
         np.save(file, values)
 

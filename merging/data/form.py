@@ -36,6 +36,15 @@ PICTURES = (*COMMON, "corrupt", "border", "upright")
 """Keys that the table of a set of image files may have."""
 
 
+def is_parts(spec: object) -> bool:
+    """Whether a table holds named sets, each a path or a table with one, rather than a set's own keys."""
+    if not isinstance(spec, Mapping) or not spec or "path" in spec:
+        return False
+    return all(isinstance(each, str) or (isinstance(each, Mapping) and "path" in each) for each in spec.values()) and (
+        not set(spec) & set(KEYS)
+    )
+
+
 @dataclass(frozen=True)
 class DataForm(Plugin):
     """One way to write a set of samples, entered by ``@forms.register("name")``.
@@ -48,6 +57,7 @@ class DataForm(Plugin):
             :meth:`reads`.
         keys: what a user may say of such a set besides its path and the form's own options, of :data:`KEYS`.
         texts: whether it is for models that take texts; None: for every model.
+        language: whether, of those for models that take texts, it is for causal language models.
         rank: precedence among forms that read the same path: the highest one reads it; built-in ones have 0 to 5.
     """
 
@@ -55,6 +65,7 @@ class DataForm(Plugin):
     suffixes: ClassVar[tuple[str, ...]] = ()
     keys: ClassVar[tuple[str, ...]] = COMMON
     texts: ClassVar[bool | None] = False
+    language: ClassVar[bool] = False
     rank: ClassVar[int] = 10
 
     def reads(self, path: str) -> bool:

@@ -9,11 +9,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeAlias
 
-from merging.data.form import KEYS, DataForm
+from merging.data.form import KEYS, DataForm, is_parts
 from merging.data.images import Preparation, preparation
 from merging.data.opened import Opened
 from merging.data.reader import Reader
-from merging.data.text import takes_texts
+from merging.data.text import reads_language, takes_texts
 from merging.errors import TaskError, near_path, unknown
 from merging.models.source import ModelSource
 from merging.plugins.discovery import load_installed
@@ -74,7 +74,7 @@ def open_data(
     if not path:
         raise TaskError("a data set needs a path, such as { path = 'photos' }")
     how = replace(how, border=table.get("border", 0), corrupt=table.get("corrupt", how.corrupt))
-    form = _form(path, texts=takes_texts(source))
+    form = _form(path, texts=takes_texts(source) or reads_language(source), language=reads_language(source))
     own = form.options()
     for key in table:
         if key not in ("path", *form.keys, *own):
@@ -99,19 +99,26 @@ def check_keys(spec: Spec | None, where: str = "a data set") -> None:
         TaskError: it says the key, and the nearest that there is.
     """
     load_installed()
+    if is_parts(spec) and isinstance(spec, Mapping):
+        for name, part in spec.items():
+            check_keys(part, f"{where} {name}")
+        return
     known = {*KEYS, *(option.name for name in forms for option in options_of(forms[name]))}
     for key in spec if isinstance(spec, Mapping) else ():
         if key not in known:
             raise unknown(f"key in {where}:", key, known, error=TaskError)
 
 
-def _form(path: str, *, texts: bool) -> DataForm:
-    """The form of a path, for models that take texts or for others.
+def _form(path: str, *, texts: bool, language: bool) -> DataForm:
+    """The form of a path, for models that take texts, perhaps causal language models, or for others.
 
     Raises:
         TaskError: no form, or two of one rank, know such a path.
     """
-    known = sorted((forms[name]() for name in forms if forms[name].texts in (None, texts)), key=lambda each: each.rank)
+    meant = [forms[name] for name in forms if forms[name].texts in (None, texts)]
+    known = sorted(
+        (form() for form in meant if form.texts is None or form.language == language), key=lambda each: each.rank
+    )
     fits = [form for form in known if form.reads(path)]
     best = [form for form in fits if form.rank == fits[-1].rank]
     if len(best) > 1:

@@ -130,6 +130,27 @@ class Saved:
         return found[0]
 
 
+def plain_rows(spec: str) -> tuple[list[dict[str, Any]], list[Path]]:
+    """The rows of a saved data set, column → value, and the files that hold them.
+
+    Args:
+        spec: its folder, or ``folder:split`` where there are several.
+
+    Raises:
+        TaskError: ``datasets`` is not installed, no such split, no rows, or a damaged folder.
+    """
+    folder = _folder(spec)
+    datasets = needed("datasets", f"{spec} needs the package datasets", "data")
+    try:
+        with offline():
+            rows = list(datasets.load_from_disk(str(folder)))
+    except Exception as error:  # whatever a damaged folder provokes
+        raise TaskError(f"{folder}: not a data set on disk ({raised(error, whole=True)})") from None
+    if not rows:
+        raise TaskError(f"{spec} has no rows")
+    return rows, sorted(folder.glob("*.arrow"))
+
+
 def _columns(data: Any, kind: str, fits: Callable[[Any], bool]) -> list[str]:
     """The columns that may be meant: of the right type, and if that is not one, called so."""
     found = [name for name, feature in data.features.items() if fits(feature)]

@@ -22,6 +22,11 @@ class TextSource(Protocol):
         """Texts, or pairs of texts, → padded token ids, int64; the first dimension counts them."""
 
 
+def reads_language(source: object) -> bool:
+    """Whether this is the source of a causal language model."""
+    return bool(getattr(source, "reads_language", False))
+
+
 def takes_texts(source: object) -> TypeGuard[TextSource]:
     """Whether this is the source of a text model."""
     return hasattr(source, "tokenize")

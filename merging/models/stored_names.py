@@ -2,11 +2,13 @@
 
 Since version 5, transformers calls some modules otherwise in memory (``vit.layers.0.attention.q_proj``) than in the
 files it writes (``vit.encoder.layer.0.attention.attention.query``), and translates whenever it loads and saves. Pools
-and recipes have the names of the files; so must the module they go into.
+and recipes have the names of the files; so must the module they go into. Files may also lack a tensor that is tied to
+another one, the prefix of the model below the head, or hold buffers that today's modules have no more.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -23,7 +25,8 @@ class StoredNames(nn.Module):
     Args:
         model: a model of transformers.
         tensors: tensors of the checkpoints; buffers that older versions stored (``position_ids``) are kept if these
-            hold them.
+            hold them. Of tied tensors those are in the tree that these hold; if they hold several, they are tied no
+            more. Empty: of tied tensors the first.
 
     Raises:
         TaskError: the files hold tensors that are joined or cut on loading; such a model has no such tree.
@@ -31,15 +34,22 @@ class StoredNames(nn.Module):
 
     def __init__(self, model: nn.Module, tensors: Mapping[str, TensorInfo]) -> None:
         super().__init__()
+        names = _as_in(tensors, _stored(model, tensors), model)
+        more = sorted(tensors.keys() - names.values())
         for part in model.modules():
             for buffer in list(part._non_persistent_buffers_set):
-                if any(name == buffer or name.endswith(f".{buffer}") for name in tensors):
+                if any(name == buffer or name.endswith(f".{buffer}") for name in more):
                     part._non_persistent_buffers_set.discard(buffer)
-        names = _stored(model)
+        if more:
+            names = _as_in(tensors, _stored(model, tensors), model)
+        names = _held(model, names, tensors)
         # Hidden from nn.Module: registered, it would bring its own names along.
         self._whole = (model,)
         for path, part in list(_parts("", model, names)):
             _place(self, path, part)
+        for name in more:
+            if name not in names.values() and any(re.search(pattern, name) for pattern in (*_OLD, *_ignored(model))):
+                _keep(self, name, tensors[name])
 
     @property
     def whole(self) -> Any:
@@ -62,31 +72,95 @@ class StoredNames(nn.Module):
         return self
 
 
-def _stored(model: nn.Module) -> dict[str, str]:
-    """Name in memory → name in files."""
+def _stored(model: nn.Module, tensors: Mapping[str, TensorInfo]) -> dict[str, str]:
+    """Name in memory → name in files; these may have been written with the names in memory, too."""
     names = list(model.state_dict())
+    same = {name: name for name in names}
+    if tensors and all(name in tensors for tied in _tied(model) for name in tied[:1]):
+        return same
     try:
         from transformers.core_model_loading import revert_weight_conversion
     except ImportError:  # before version 5 the names are the same
-        return {name: name for name in names}
+        return same
     numbered = {name: torch.tensor([number], device="cpu") for number, name in enumerate(names)}
-    renamed = revert_weight_conversion(model, numbered)  # type: ignore[arg-type]
+    try:
+        renamed = revert_weight_conversion(model, numbered)  # type: ignore[arg-type]
+    except (IndexError, RuntimeError, ValueError):  # numbers in the place of tensors cannot be cut
+        renamed = {}
     if len(renamed) != len(names) or any(tensor.numel() != 1 for tensor in renamed.values()):
         raise TaskError(
-            f"{type(model).__name__}: transformers joins or cuts tensors when it loads such files; bring it as "
-            "python:module:function, with checkpoints in the names of that module"
+            f"{type(model).__name__}: transformers joins or cuts tensors when it loads such files (of experts); write "
+            "the models as they are in memory, with save_pretrained(FOLDER, save_original_format=False)"
         )
     return {names[int(tensor)]: name for name, tensor in renamed.items()}
 
 
+def _tied(model: nn.Module) -> list[list[str]]:
+    """The names of each tensor in memory: several where it is tied."""
+    groups: dict[int, list[str]] = {}
+    for name, tensor in model.state_dict(keep_vars=True).items():
+        groups.setdefault(id(tensor), []).append(name)
+    return list(groups.values())
+
+
+_OLD = (r"rotary_emb\.inv_freq$",)
+"""Buffers that older versions stored for every layer, and that transformers passes over when it loads."""
+
+
+def _ignored(model: nn.Module) -> Iterator[str]:
+    """Patterns of the names that transformers passes over when it loads files of this architecture."""
+    return iter(getattr(model, "_keys_to_ignore_on_load_unexpected", None) or ())
+
+
+def _as_in(tensors: Mapping[str, TensorInfo], names: Mapping[str, str], model: nn.Module) -> dict[str, str]:
+    """The names in files that were written from the part below the head (``wte.weight``), where these are such."""
+    prefix = f"{getattr(model, 'base_model_prefix', '')}."
+    short = {name: stored.removeprefix(prefix) for name, stored in names.items()}
+    whole = any(stored in tensors for name, stored in names.items() if short[name] != stored)
+    cut = any(stored in tensors for name, stored in short.items() if names[name] != stored)
+    return short if cut and not whole else dict(names)
+
+
+def _held(model: nn.Module, names: dict[str, str], tensors: Mapping[str, TensorInfo]) -> dict[str, str]:
+    """Leaves out the names of tied tensors that the files do not hold, and unties those that they do."""
+    for tied in _tied(model):
+        kept = [name for name in tied if names[name] in tensors] or tied[:1]
+        for name in tied:
+            if name not in kept:
+                del names[name]
+            elif name != kept[0]:
+                owner, _, own = name.rpartition(".")
+                part = model.get_submodule(owner)
+                setattr(part, own, nn.Parameter(getattr(part, own).detach().clone()))
+    return names
+
+
+def _keep(tree: nn.Module, name: str, info: TensorInfo) -> None:
+    """Registers a buffer that files hold and nothing reads."""
+    *outer, own = name.split(".")
+    for part in outer:
+        if part not in tree._modules:
+            tree.add_module(part, nn.Module())
+        tree = tree._modules[part] or tree
+    if not hasattr(tree, own):
+        tree.register_buffer(own, torch.zeros(info[0], dtype=getattr(torch, info[1])))
+
+
 def _parts(path: str, part: nn.Module, names: Mapping[str, str]) -> Iterator[tuple[str, nn.Module]]:
     """The largest parts that keep all names below them, with their paths in the files."""
-    held = list(part.state_dict())
+    there = list(part.state_dict())
+    held = [name for name in there if f"{path}{name}" in names]
     if not held:
         return
     places = {_place_of(names[f"{path}{name}"], name) for name in held}
     place = places.pop()
-    if not places and place:
+    if not places and place and len(held) < len(there) and not part._modules:  # its tied tensor is another part's
+        some = nn.Module()
+        for name in held:
+            some.register_parameter(name, part._parameters[name])
+        yield place.removesuffix("."), some
+        return
+    if not places and place and len(held) == len(there):
         yield place.removesuffix("."), part
         return
     if part._parameters or part._buffers.keys() - part._non_persistent_buffers_set:

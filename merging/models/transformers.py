@@ -1,4 +1,4 @@
-"""``transformers:FOLDER``: image and text classifiers of Hugging Face's transformers, from a local folder.
+"""``transformers:FOLDER``: models of Hugging Face's transformers, from a local folder: image and text classifiers here.
 
 The folder is what ``save_pretrained`` writes: ``config.json``, and for text the tokenizer's files, for images perhaps
 ``preprocessor_config.json`` (Wolf et al. 2020, https://arxiv.org/abs/1910.03771). Of an id of the Hub these files are
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from merging.errors import PoolError, TaskError, showable
+from merging.errors import TaskError
 from merging.models.extras import needed
 from merging.models.hub import beside_weights
 from merging.models.offline import offline, reason
@@ -24,6 +24,7 @@ from merging.models.processor import transform_of
 from merging.models.source import ModelSource, reproducible
 from merging.models.spelling import allowed
 from merging.models.stored_names import StoredNames
+from merging.models.tokenizers import in_vocabulary_of, tokenizer_in
 from merging.models.transform import Transform
 from merging.plugins.progress import Progress, Silent
 from merging.values.partition import TensorInfo
@@ -36,15 +37,21 @@ SEQUENCE, IMAGE = "ForSequenceClassification", "ForImageClassification"
 
 
 def transformers_source(folder: str, arguments: Mapping[str, Any] | None = None) -> Transformers:
-    """The source of a folder: :class:`TransformersText` or :class:`TransformersImage`, by its ``config.json``.
+    """Finds the source of a folder, by its ``config.json``.
 
     Args:
         folder: a folder with ``config.json``, or an id of the Hub, of which the small files are fetched.
-        arguments: values in place of the configuration's own, such as ``image_size``.
+        arguments: values in place of the configuration's own, such as ``image_size``; for causal language models also
+            ``context``.
+
+    Returns:
+        :class:`merging.models.causal.TransformersCausal`, :class:`TransformersText` or :class:`TransformersImage`.
 
     Raises:
-        TaskError: transformers is not installed, no such folder, or no classifier of text or images.
+        TaskError: transformers is not installed, no such folder, or neither a causal language model nor a classifier.
     """
+    from merging.models.causal import TransformersCausal, causal_class
+
     library = _library(f"transformers:{folder}")
     path, folder = beside_weights(folder)
     if not (path / CONFIG).is_file():
@@ -52,24 +59,26 @@ def transformers_source(folder: str, arguments: Mapping[str, Any] | None = None)
     try:
         with offline():
             config = library.AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False)
-            config = _overridden(config, arguments or {}, f"transformers:{folder}")
+            config = _overridden(config, arguments or {}, f"transformers:{folder}", TransformersCausal.more)
     except TaskError:
         raise
     except Exception as error:  # damaged files and unknown architectures raise whatever they provoke
         raise TaskError(f"{path / CONFIG}: {reason(error)}") from None
     said = " ".join(config.architectures or ())
+    if causal_class(config, f"transformers:{folder}"):
+        return TransformersCausal(folder, config, arguments)
     if SEQUENCE in said or (IMAGE not in said and type(config) in library.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING):
         return TransformersText(folder, config, arguments)
     if IMAGE in said or type(config) in library.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING:
         return TransformersImage(folder, config, arguments)
     raise TaskError(
-        f"{path / CONFIG}: '{config.model_type}' classifies neither images nor texts; a model of your own goes in as "
-        "python:module:function"
+        f"{path / CONFIG}: '{config.model_type}' classifies neither images nor texts, and is no causal language model; "
+        "a model of your own goes in as python:module:function"
     )
 
 
 class Transformers(ModelSource):
-    """Builds the module of either kind, whose state dict has the names that stand in the checkpoints.
+    """Builds the module of any kind, whose state dict has the names that stand in the checkpoints.
 
     Args:
         folder: a folder with ``config.json``.
@@ -96,13 +105,20 @@ class Transformers(ModelSource):
         config = copy.deepcopy(self.config)
         if classes is not None:
             config.num_labels = classes
+        return self.wrapped(self.whole(config), tensors or {})
+
+    def whole(self, config: Any) -> Any:
+        """Builds transformers' own model of a configuration, with reproducible random weights.
+
+        Raises:
+            TaskError: it cannot be built.
+        """
         make = getattr(_library(self.spec), self.auto).from_config
         try:
             with offline():
-                model = reproducible(functools.partial(make, config, trust_remote_code=False))
+                return reproducible(functools.partial(make, config, trust_remote_code=False))
         except Exception as error:  # constructors raise whatever their configuration provokes
             raise TaskError(f"{self.spec} cannot be built: {reason(error)}") from error
-        return self.wrapped(model, tensors or {})
 
     @abstractmethod
     def wrapped(self, model: nn.Module, tensors: Mapping[str, TensorInfo]) -> nn.Module:
@@ -143,15 +159,6 @@ class TransformersImage(Transformers):
         return transform_of(_library(self.spec), self.spec, self.folder, self.config, size, mean, std)
 
 
-_TOKENIZERS = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "vocab.txt",
-    "vocab.json",
-    "spiece.model",
-    "tokenizer.model",
-    "sentencepiece.bpe.model",
-)
 _OFFSET = ("roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "longformer", "roberta-prelayernorm", "xmod")
 """Their positions are counted from the padding's id + 1."""
 
@@ -167,19 +174,7 @@ class TransformersText(Transformers):
         Raises:
             PoolError: the checkpoints have no such head, or their vocabulary gives this tokenizer's tokens other ids.
         """
-        if pool.alignment is None:
-            return super().build(pool)
-        own, ids = self.tokenizer.get_vocab(), pool.alignment.ids
-        other = next((token for token in sorted(own, key=own.__getitem__) if ids.get(token) != own[token]), None)
-        if other is not None:
-            raise PoolError(
-                f"{self.spec}: its token '{showable(other[:40])}' is {own[other]}, and {ids.get(other, 'missing')} in "
-                f"the merge's vocabulary; name the model whose ids that has: transformers:{pool.alignment.leader.path}"
-            )
-        seen = copy.copy(self)
-        seen.config = copy.deepcopy(self.config)
-        seen.config.get_text_config().vocab_size = pool.alignment.rows
-        return super(TransformersText, seen).build(pool)
+        return super(TransformersText, in_vocabulary_of(pool, self)).build(pool)
 
     def wrapped(self, model: Any, tensors: Mapping[str, TensorInfo]) -> nn.Module:
         """Token ids ``(N, L)`` (or with segments, ``(N, 2, L)``) int64, padded → logits ``(N, classes)``."""
@@ -195,15 +190,7 @@ class TransformersText(Transformers):
         Raises:
             TaskError: there is none, or it has no padding token.
         """
-        if not any((self.folder / name).is_file() for name in _TOKENIZERS):  # transformers would make one up
-            raise TaskError(f"{self.spec}: no tokenizer there ({_TOKENIZERS[0]}, …); save it beside the model")
-        try:
-            with offline():
-                found = _library(self.spec).AutoTokenizer.from_pretrained(
-                    self.folder, local_files_only=True, trust_remote_code=False
-                )
-        except Exception as error:  # each kind of tokenizer has its own way to miss a file
-            raise TaskError(f"{self.spec}: no tokenizer can be read there ({reason(error)})") from None
+        found = tokenizer_in(self.folder, self.spec)
         if found.pad_token_id is None:
             raise TaskError(f"{self.spec}: its tokenizer has no padding token; set one and save it there again")
         return found
@@ -314,11 +301,13 @@ def _library(spec: str) -> Any:
     return needed("transformers", f"{spec} needs Hugging Face's transformers", "text")
 
 
-def _overridden(config: Any, arguments: Mapping[str, Any], spec: str) -> Any:
+def _overridden(config: Any, arguments: Mapping[str, Any], spec: str, more: tuple[str, ...]) -> Any:
     """A configuration with other values.
 
     Raises:
         TaskError: it has no such entry, or none with such a value.
     """
-    allowed(spec, arguments, tuple(key for key in config.to_dict() if not key.startswith("_")))
-    return type(config).from_dict({**config.to_dict(), **arguments}) if arguments else config
+    entries = tuple(key for key in config.to_dict() if not key.startswith("_"))
+    allowed(spec, arguments, (*entries, *more))
+    own = {key: value for key, value in arguments.items() if key in entries}
+    return type(config).from_dict({**config.to_dict(), **own}) if own else config

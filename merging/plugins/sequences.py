@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -193,7 +193,7 @@ class Sequences:
         for array in self.arrays().values():
             digest.update(np.ascontiguousarray(array).view(np.uint8).data)
 
-    def arrays(self) -> dict[str, NDArray[np.generic]]:
+    def arrays(self) -> dict[str, NDArray[Any]]:
         """Its arrays by name, of its own samples alone: what decides it, and what another process needs."""
         first, last = int(self.samples[0]), int(self.samples[-1])
         begin, end = int(self.starts[first]), int(self.starts[last])
@@ -204,6 +204,24 @@ class Sequences:
             "slots": self.slots[first:last],
             "samples": self.samples - first,
         }
+
+    @classmethod
+    def joined(cls, parts: Sequence[Sequences]) -> Sequences:
+        """The samples of several, one after the other."""
+        rows = np.cumsum([0, *(part.rows for part in parts)])
+        ends = np.cumsum([0, *(part.numel() for part in parts)])
+        arrays = [part.arrays() for part in parts]
+        starts = [array["starts"][:-1] + end for array, end in zip(arrays, ends, strict=False)]
+        samples = [array["samples"][:-1] + row for array, row in zip(arrays, rows, strict=False)]
+        return cls(
+            tokens=np.concatenate([array["tokens"] for array in arrays]),
+            starts=np.concatenate([*starts, ends[-1:]]).astype(np.int64),
+            weights=np.concatenate([array["weights"] for array in arrays]),
+            slots=np.concatenate([array["slots"] for array in arrays]),
+            samples=np.concatenate([*samples, rows[-1:]]).astype(np.int64),
+            outputs=max(part.outputs for part in parts),
+            padding=parts[0].padding,
+        )
 
     def __getstate__(self) -> dict[str, Any]:
         """Gives its own samples as tensors, which travel to other processes as files do."""

@@ -98,6 +98,42 @@ class Split(Shown):
         made = cls(inputs=inputs, labels=labels, fingerprint=digest.hexdigest())
         return made.with_classes(classes).with_groups(groups)
 
+    @classmethod
+    def joined(cls, parts: Mapping[str, Split]) -> Split:
+        """Several sets as one, each a group of that name; of sequences the shortest come first.
+
+        Labels stay as they are where all sets are of one kind. Documents beside questions have float32 ``(N, 2)``: the
+        right choice, −1 of a document; and the number of scored tokens, 0 of a question.
+
+        Args:
+            parts: name → set.
+
+        Raises:
+            TaskError: samples of several kinds or shapes, or a set with groups or classes of its own.
+        """
+        import torch
+
+        first, splits = next(iter(parts)), list(parts.values())
+        for name, split in parts.items():
+            if split.groups is not None or split.classes is not None:
+                raise TaskError(f"'{name}' has groups or classes of its own, and cannot be a part of a set")
+            ours, theirs = split.inputs, splits[0].inputs
+            alike = isinstance(ours, Sequences) == isinstance(theirs, Sequences) and ours.dtype == theirs.dtype
+            if not alike or (not isinstance(ours, Sequences) and ours.shape[1:] != theirs.shape[1:]):
+                raise TaskError(f"'{first}' and '{name}' hold samples of several kinds; parts of a set are of one")
+        names = [name for name, split in parts.items() for _ in range(len(split))]
+        labels = [split.labels for split in splits]
+        if len({(each.dtype, each.shape[1:]) for each in labels}) > 1:
+            if not all(split.counts_tokens or split.categorical for split in splits):
+                raise TaskError("the parts of a set have labels of several kinds")
+            labels = [_of_both_kinds(split) for split in splits]
+        whole = torch.cat(labels)
+        if not isinstance(splits[0].inputs, Sequences):
+            return cls.of(torch.cat([split.tensor for split in splits]), whole, groups=names)
+        rows = Sequences.joined([split.sequences for split in splits])
+        order = np.argsort(rows.lengths, kind="stable")
+        return cls.of(rows[order], whole[torch.from_numpy(order)], groups=[names[place] for place in order])
+
     def with_groups(self, groups: Sequence[object] | None) -> Split:
         """The same samples, each in a group: whatever names it, such as a background or a hospital.
 
@@ -226,6 +262,15 @@ class Split(Shown):
 
     def __len__(self) -> int:
         return len(self.labels)
+
+
+def _of_both_kinds(split: Split) -> Tensor:
+    """Labels of documents or questions, float32 ``(N, 2)``: the right choice or −1, scored tokens or 0."""
+    import torch
+
+    labels = split.labels.float()
+    other = torch.full_like(labels, -1.0 if split.counts_tokens else 0.0)
+    return torch.stack([other, labels] if split.counts_tokens else [labels, other], dim=1)
 
 
 def identity(batch: Tensor) -> Tensor:

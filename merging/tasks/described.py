@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from merging.data.classes import in_order_of_text, nfc
 from merging.data.damage import CORRUPT
+from merging.data.form import is_parts
 from merging.data.images import Preparation, is_images, normalise, preparation
 from merging.data.opened import Opened
 from merging.data.opening import check_keys, open_data
 from merging.errors import TaskError
 from merging.models.catalogue import model_source
 from merging.plugins.progress import Progress, Silent
+from merging.plugins.sequences import Sequences
 from merging.plugins.task import HELD_OUT, UNLABELLED, Split, Task, identity
 from merging.tasks.catalogue import named_task
 
@@ -58,7 +60,11 @@ def described_task(table: Mapping[str, Any], progress: Progress | None = None) -
     for note in how.transform.notes:
         news.say(note)
     own = table.get("classes") or getattr(source, "classes", None)
-    opened = {name: open_data(data, source, how, progress=news) for name, data in wanted.items() if data is not None}
+    opened: dict[str, dict[str, Opened]] = {}
+    for name, data in wanted.items():
+        parts = data if isinstance(data, Mapping) and is_parts(data) else {"": data} if data is not None else {}
+        opened |= {name: {part: open_data(each, source, how, progress=news) for part, each in parts.items()}}
+    opened = {name: parts for name, parts in opened.items() if parts}
     classes = tuple(own) if own else _named(opened)
     _check_names(classes)
     if not own and classes and (said := in_order_of_text(table["model"], classes)) is not None:
@@ -66,8 +72,8 @@ def described_task(table: Mapping[str, Any], progress: Progress | None = None) -
     if classes or table.get("templates"):
         source = source.named(classes or (), tuple(table.get("templates") or ()))
     splits = {
-        name: part.load(classes, restrict=name not in (HELD_OUT, "train"), progress=news)
-        for name, part in opened.items()
+        name: _loaded(parts, classes, restrict=name not in (HELD_OUT, "train"), progress=news)
+        for name, parts in opened.items()
     }
     if table.get("unlabelled") is not None:
         extra = open_data(table["unlabelled"], source, how, labelled=False, progress=news)
@@ -88,14 +94,25 @@ def described_task(table: Mapping[str, Any], progress: Progress | None = None) -
     )
 
 
-def _named(opened: Mapping[str, Opened]) -> tuple[str, ...] | None:
+def _loaded(
+    parts: Mapping[str, Opened], classes: Sequence[str] | None, *, restrict: bool, progress: Progress
+) -> Split:
+    """A set, or several named ones as one."""
+    loaded = {name: part.load(classes, restrict=restrict, progress=progress) for name, part in parts.items()}
+    return loaded[""] if "" in loaded else Split.joined(loaded)
+
+
+def _named(opened: Mapping[str, Mapping[str, Opened]]) -> tuple[str, ...] | None:
     """The model's classes, where nobody lists them: those of the training data, else of the held-out data.
 
     Raises:
         TaskError: that set's own classes are said to be something else.
     """
     for part in ("train", HELD_OUT):
-        found = opened.get(part)
+        there = opened.get(part, {})
+        if len({each.names for each in there.values()}) > 1:
+            raise TaskError(f"{part}: its parts name other classes; say [task] classes, the model's outputs, in order")
+        found = next(iter(there.values()), None)
         if found is not None and found.names is not None:
             if found.choice.map or found.choice.classes is not None:
                 raise TaskError(f"{part}: its classes are chosen or mapped; say [task] classes, the model's outputs")
@@ -124,7 +141,8 @@ def _are_images(table: Mapping[str, Any], splits: Mapping[str, Split], how: Prep
                 f"{name} holds {dtype} with {dimensions} dimensions, the held-out data {own} with {others}; all sets "
                 "of a task are of one kind (texts: all of them single, or all pairs)"
             )
-    images = is_images(splits[HELD_OUT].tensor)
+    inputs = splits[HELD_OUT].inputs
+    images = not isinstance(inputs, Sequences) and is_images(inputs)
     for key in ("mean", "std", "size"):
         if not images and table.get(key) is not None and (splits[HELD_OUT].inputs.ndim != 4 or how.transform.divided):
             raise TaskError(f"[task] {key} is for images (uint8, N × H × W × 3); leave it out")

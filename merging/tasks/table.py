@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import pydantic
 
-from merging.data.form import KEYS
+from merging.data.form import KEYS, is_parts
 from merging.errors import MergingError
 from merging.models.spelling import spelled
 from merging.storage.hub.spelling import as_id
@@ -40,11 +40,26 @@ else:
     )
 
 
-Data: TypeAlias = Annotated[
+One: TypeAlias = Annotated[
     Annotated[str, pydantic.Tag("path")] | Annotated[DataTable, pydantic.Tag("table")],
     pydantic.Discriminator(lambda value: "table" if isinstance(value, dict | DataTable) else "path"),
 ]
 """A path, or a table with one; told apart first, so that an error speaks of what was written."""
+
+
+def _shape(value: Any) -> str:
+    if isinstance(value, dict) and is_parts(value):
+        return "parts"
+    return "table" if isinstance(value, dict | DataTable) else "path"
+
+
+Data: TypeAlias = Annotated[
+    Annotated[str, pydantic.Tag("path")]
+    | Annotated[DataTable, pydantic.Tag("table")]
+    | Annotated[dict[str, One], pydantic.Tag("parts")],
+    pydantic.Discriminator(_shape),
+]
+"""A path, a table with one, or a table of named sets, which are joined."""
 SETS = ("held_out", "test", "train", "unlabelled")
 
 
@@ -95,6 +110,8 @@ def from_anywhere(table: dict[str, Any], folder: Path) -> dict[str, Any]:
     """A [task] table whose data can be read from any working folder; ``folder`` is its file's."""
 
     def moved(data: Any) -> Any:
+        if isinstance(data, dict) and is_parts(data):
+            return {name: moved(part) for name, part in data.items()}
         if isinstance(data, dict):
             return data | {"path": moved(data["path"])}
         return data if data.startswith("python:") else absolute(data, folder)

@@ -173,7 +173,8 @@ def test_parts_that_no_file_knows_move_too(monkeypatch: pytest.MonkeyPatch, devi
             return found
 
     monkeypatch.setattr(
-        "merging.models.stored_names._stored", lambda model: {n: n.replace("new", "old") for n in model.state_dict()}
+        "merging.models.stored_names._stored",
+        lambda model, tensors: {n: n.replace("new", "old") for n in model.state_dict()},
     )
     tree = StoredNames(Inside(), {})
     assert set(tree.state_dict()) == {"old.weight", "old.bias"}
