@@ -53,9 +53,8 @@ class Mixer:
             a, c = self._scratch[:, : part.stop - begin]
             a.copy_(ahead[part])
             c.copy_(behind[part])
-            mixed = (
-                torch.lerp(c, a, factor, out=c) if self.mixing == "lerp" else a.mul_(factor).add_(c.mul_(1 - factor))
-            )
+            lerped = self.mixing == "lerp"
+            mixed = torch.lerp(c, a, factor, out=c) if lerped else a.mul_(factor).add_(c.mul_(1.0 - factor))
             home[part].copy_(mixed)
             for place, exact in kept:
                 low, high = max(place, part.start), min(place + len(exact), part.stop)

@@ -106,14 +106,10 @@ class LiveModel:
         self._wide: Tensor | None = self._running  # in fp32; None where that would be a second buffer, and nobody asked
         if dtype != torch.float32:
             self._wide = None if self._slim else torch.zeros(end, device=device)
-        homes_apart = {
-            self._layout[name][0]: parameter for name, parameter in self.parameters.items() if name in self._exact
+        apart = {self._layout[name][0]: self.parameters[name] for name in self._exact & self._layout.keys()}
+        self._apart = {  # by its place, what stays in fp32 where nothing else is there in it
+            offset: torch.zeros(tensor.numel(), device=device) for offset, tensor in apart.items() if self._slim
         }
-        self._apart = (  # what stays in fp32 where the rest is not there in it, by its place
-            {offset: torch.zeros(tensor.numel(), device=device) for offset, tensor in homes_apart.items()}
-            if self._slim
-            else {}
-        )
         self._bind(dtype)
         self._sources = _OnDevice(pool, self.device)
         self._incumbent: tuple[Recipe, Tensor] | None = None

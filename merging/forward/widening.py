@@ -14,11 +14,12 @@ from torch.nn.functional import embedding
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map
 
-_LOOKS = frozenset(
-    getattr(Tensor, name).__get__
-    for name in ("shape", "device", "ndim", "layout", "is_cuda", "is_leaf", "requires_grad")
-) | {Tensor.size, Tensor.dim, Tensor.numel, Tensor.stride, Tensor.is_floating_point}
-"""What is asked of a weight without its values."""
+_ASKED = ("shape", "device", "ndim", "layout", "is_cuda", "is_leaf", "requires_grad")
+_ITSELF = frozenset(getattr(Tensor, name).__get__ for name in _ASKED) | {
+    *(Tensor.size, Tensor.dim, Tensor.numel, Tensor.stride, Tensor.is_floating_point),
+    *(Tensor.data.__set__, Tensor.grad.__set__),  # type: ignore[union-attr]
+}
+"""What is asked of a weight without its values, or done to itself."""
 
 
 class Widening(TorchFunctionMode):
@@ -36,7 +37,7 @@ class Widening(TorchFunctionMode):
 
     def __torch_function__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN204
         kwargs = kwargs or {}
-        if func in _LOOKS:
+        if func in _ITSELF:
             return func(*args, **kwargs)
         if func is embedding and kwargs.get("max_norm", args[3] if len(args) > 3 else None) is None:
             found = func(*args, **kwargs)
