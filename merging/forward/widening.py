@@ -17,7 +17,7 @@ from torch.utils._pytree import tree_map
 _ASKED = ("shape", "device", "ndim", "layout", "is_cuda", "is_leaf", "requires_grad")
 _ITSELF = frozenset(getattr(Tensor, name).__get__ for name in _ASKED) | {
     *(Tensor.size, Tensor.dim, Tensor.numel, Tensor.stride, Tensor.is_floating_point),
-    *(Tensor.data.__set__, Tensor.grad.__set__),  # type: ignore[union-attr]
+    *(getattr(Tensor, name).__set__ for name in ("data", "grad")),
 }
 """What is asked of a weight without its values, or done to itself."""
 
