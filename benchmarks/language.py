@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,27 +17,21 @@ from merging.plugins.task import Split, Task
 from merging.storage.pool import ModelPool
 
 SIZES = {
-    "5 M": {"hidden_size": 192, "num_hidden_layers": 6, "intermediate_size": 512, "vocab_size": 8192, "tied": True},
-    "25 M": {"hidden_size": 384, "num_hidden_layers": 8, "intermediate_size": 1024, "vocab_size": 16384, "tied": True},
+    "5 M": {"hidden_size": 192, "num_hidden_layers": 6, "intermediate_size": 512, "vocab_size": 8192},
+    "25 M": {"hidden_size": 384, "num_hidden_layers": 8, "intermediate_size": 1024, "vocab_size": 16384},
     "200 M": {"hidden_size": 1024, "num_hidden_layers": 12, "intermediate_size": 2752, "vocab_size": 32000},
 }
-"""Llama configurations by their number of parameters."""
+"""Llamas by their number of parameters; the head of the smaller ones is their embedding."""
 
 
 def llama(folder: Path, size: str) -> ModelSource:
     """A configuration of one of the sizes, as a folder of transformers."""
     from transformers import LlamaConfig
 
-    wanted = dict(SIZES[size])
-    heads = int(wanted["hidden_size"]) // 64
-    config = LlamaConfig(
-        **{key: value for key, value in wanted.items() if key != "tied"},
-        num_attention_heads=heads,
-        num_key_value_heads=heads,
-        max_position_embeddings=2048,
-        tie_word_embeddings=wanted.get("tied", False),
-        architectures=["LlamaForCausalLM"],
-    )
+    wanted: dict[str, Any] = {**SIZES[size], "architectures": ["LlamaForCausalLM"], "max_position_embeddings": 2048}
+    wanted["tie_word_embeddings"] = wanted["hidden_size"] < 1000
+    wanted["num_attention_heads"] = wanted["num_key_value_heads"] = wanted["hidden_size"] // 64
+    config = LlamaConfig(**wanted)
     folder.mkdir(parents=True, exist_ok=True)
     config.save_pretrained(folder)
     return model_source(f"transformers:{folder}")

@@ -24,6 +24,7 @@ from merging.forward.fitting import check_fits
 from merging.forward.head import head_layer
 from merging.forward.lerp import Mixer
 from merging.forward.widening import Widening, can_widen
+from merging.machine import give_back
 from merging.mixing.arithmetic import materialise_into, materialise_tensor
 from merging.mixing.variances import bounded_below, is_variance
 from merging.storage.dtypes import torch_dtype
@@ -111,6 +112,7 @@ class LiveModel:
             offset: torch.zeros(tensor.numel(), device=device) for offset, tensor in apart.items() if self._slim
         }
         self._bind(dtype)
+        give_back()  # what the module came with
         self._sources = _OnDevice(pool, self.device)
         self._incumbent: tuple[Recipe, Tensor] | None = None
         self._candidate: tuple[Recipe, Tensor] | None = None
