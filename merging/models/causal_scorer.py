@@ -43,6 +43,9 @@ class CausalScorer(StoredNames):
         TaskError: a token's likelihood depends on those that follow it.
     """
 
+    exact: frozenset[str] = frozenset()
+    """No weight stays in fp32 where the rest runs in 16 bits; rotary frequencies, which no file holds, do."""
+
     def __init__(self, model: nn.Module, tensors: Mapping[str, TensorInfo]) -> None:
         decoder = Decoder(model)
         if decoder.causal is False:
