@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from merging.plugins.task import Split
     from merging.values.labels import Written
 
-FOR_LANGUAGE = ("text", "prompt", "messages", "question")
+FOR_LANGUAGE = ("text", "prompt", "completion", "messages", "question", "choices", "answer")
 """Columns of what language models are scored on."""
 
 
@@ -63,10 +63,10 @@ class Texts(DataForm):
         groups: list[Any] | None = None
         if super().reads(reader.path):
             rows = tables.rows(file)
-            if reader.labelled and label is None and "label" not in rows[0] and set(rows[0]) & set(FOR_LANGUAGE):
+            if reader.labelled and label is None and set(rows[0]) <= set(FOR_LANGUAGE):
                 raise TaskError(
-                    f"{reader.path} has no column 'label', and the model classifies texts; texts without labels are for "
-                    "causal language models (…ForCausalLM)"
+                    f"{reader.path} has no column 'label', and the model classifies texts; texts without labels are "
+                    "for causal language models (…ForCausalLM)"
                 )
             columns = [tables.texts(file, rows, name) for name in named or (COLUMN,)]
             if reader.labelled:
