@@ -15,6 +15,7 @@ from merging.plugins.sequences import Sequences
 from merging.plugins.user_code import file_of, kind_of, named, number, running
 from merging.plugins.whole_model_objective import WholeModelObjective
 from merging.storage.dtypes import dtype_name
+from merging.values.units import ACCURACY
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -65,6 +66,11 @@ class Objective(Plugin):
         A subclass declares what it takes: ``reduce(self, terms)``, ``reduce(self, terms, labels)``, or
         ``reduce(self, terms, labels, groups)``, where ``groups`` is int64 of shape ``(N,)``.
         """
+
+    def measure_on(self, split: Split) -> str:
+        """Says as what people read its scores of a split (:mod:`merging.values.units`): its own name for most."""
+        del split
+        return ACCURACY if self.counts_hits else self.name
 
     @property
     def inside(self) -> tuple[Objective, ...]:
@@ -194,6 +200,19 @@ def check_labels(objective: Objective | WholeModelObjective, task: Task, names: 
         return
     for name in names:
         objective.check(task.split(name), name)
+
+
+def measure_of(objective: Objective | WholeModelObjective, task: Task) -> str:
+    """Says as what people read an objective's scores of a task, one measure for all that is scored.
+
+    Args:
+        objective: objective of the run.
+        task: the data.
+    """
+    if not isinstance(objective, Objective):
+        return objective.name
+    found = {objective.measure_on(split) for split in (task.held_out, *task.tests.values())}
+    return found.pop() if len(found) == 1 else objective.name
 
 
 __getattr__ = forwarding(__name__)  # SplitView has moved

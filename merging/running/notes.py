@@ -122,7 +122,7 @@ def _of_searches(made: Plan, found: Found) -> list[str]:
             continue  # a strategy's own decision
         values = {name: value if isinstance(value, list) else [value] for name, value in facts["searched"].items()}
         numbers = " and ".join(f"{name} = {some([str(each) for each in value], 6)}" for name, value in values.items())
-        score, start = (scored(facts[key], made.objective.name) for key in ("score", "start"))
+        score, start = (scored(facts[key], made.measure) for key in ("score", "start"))
         points = plural(facts["points"], "point")
         said.append(f"{facts['strategy']}: {numbers}, by a search of {points}: {score} held-out, {start} at its start")
     return said

@@ -94,9 +94,7 @@ def described_task(table: Mapping[str, Any], progress: Progress | None = None) -
     )
 
 
-def _loaded(
-    parts: Mapping[str, Opened], classes: Sequence[str] | None, *, restrict: bool, progress: Progress
-) -> Split:
+def _loaded(parts: Mapping[str, Opened], classes: Sequence[str] | None, *, restrict: bool, progress: Progress) -> Split:
     """A set, or several named ones as one."""
     loaded = {name: part.load(classes, restrict=restrict, progress=progress) for name, part in parts.items()}
     return loaded[""] if "" in loaded else Split.joined(loaded)

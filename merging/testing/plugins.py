@@ -9,8 +9,8 @@ from typing import Any, ClassVar
 import pytest
 
 from merging.errors import OptionError, UnknownNameError
-from merging.plugins.options import Plugin, build, options_of
 from merging.plugins.naming import as_written
+from merging.plugins.options import Plugin, build, options_of
 from merging.plugins.registry import PLUGINS
 
 
