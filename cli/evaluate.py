@@ -28,7 +28,7 @@ TWO = "--fail-unless compares one model with another: name two models"
 @shared("task")
 @click.option("--base", metavar="FILE", help="The model that adapters among them stand on.")
 @click.option("--split", "splits", multiple=True, metavar="NAME", help="Only this set; repeatable.  [default: all]")
-@shared("objective", objective="What is scored.  [default: accuracy]")
+@shared("objective", objective="What is scored.  [default: accuracy; of texts nll]")
 @click.option("-o", "--option", "options", multiple=True, metavar="objective.KEY=VALUE", help="Its options.")
 @click.option("--models", multiple=True, metavar="PATH", help="Where a recipe's ingredients are; default: as recorded.")
 @shared("key", "device", "threads", "cache", "plugin", "fail_unless", "as_json")

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 @shared("models", "base", "key", "task", "partitioner")
 @click.option("-o", "--option", "options", multiple=True, metavar="KIND.KEY=VALUE", help="partitioner.… or objective.…")
 @shared("freeze")
-@shared("objective", objective="What models and midpoints are scored by.  [default: accuracy]")
+@shared("objective", objective="What models and midpoints are scored by.  [default: accuracy; of texts nll]")
 @click.option(
     "--barriers",
     type=click.Choice(["none", "best", "all"]),

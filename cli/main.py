@@ -25,6 +25,7 @@ COMMANDS = {
     "benchmark": "Compare many methods over one pool: the paper's Table 1 for your data.",
     "inspect": "Components of a model; distances, barriers and duplicates of a pool.",
     "evaluate": "Score a checkpoint, a recipe or a run; compare two, rank many.",
+    "harness": "Run lm-eval's tasks on models, compare results of lm-eval sample by sample.",
     "runs": "List runs and benchmarks below a folder, with their scores.",
     "report": "Compare finished runs and benchmarks; Table 1 from published results.",
     "list": "List every plug-in: strategies, partitioners, optimizers, objectives, tasks, …",

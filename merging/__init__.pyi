@@ -24,6 +24,8 @@ from .errors import StrategyError as StrategyError
 from .errors import TaskError as TaskError
 from .errors import UnknownNameError as UnknownNameError
 from .errors import WorkersError as WorkersError
+from .harness.comparing import Compared as Compared
+from .harness.evaluating import lm_eval as lm_eval
 from .looking.check import Checked as Checked
 from .looking.check import check as check
 from .looking.geometry import Geometry as Geometry
@@ -64,6 +66,7 @@ from .partitioners.clip import ClipC15 as ClipC15
 from .partitioners.clip import ClipC26 as ClipC26
 from .partitioners.custom import Custom as Custom
 from .partitioners.layer import Layer as Layer
+from .partitioners.part import Part as Part
 from .partitioners.whole import Whole as Whole
 from .plugins.ahead import Announced as Announced
 from .plugins.ahead import Attempt as Attempt

@@ -31,7 +31,7 @@ NAMED = {
         "Groups of tensors.  [default: the strategy's; whole, clip-c8 for the built-in task]",
     ),
     "optimizer": ("NAME", "Backend of searches.  [default: the strategy's; nevergrad-cobyla]"),
-    "objective": ("NAME", "What a search maximises.  [default: accuracy]"),
+    "objective": ("NAME", "What a search maximises.  [default: accuracy; of texts nll]"),
     "output": ("DIR", "Folder for the result.  [default: runs/<time>-<strategy>]"),
 }
 """Name of a key that [run] of merge.toml may hold besides settings → word for its value, line of help."""

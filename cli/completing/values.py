@@ -257,6 +257,7 @@ VALUES: dict[str, Completer] = {
     "data": _of_files(),
     "folder": _of_files(),
     "apply.output": _of_files(".safetensors", ".pt"),
+    "include_path": _of_files(),
     "recipe": _of_results("recipe.json", files=(".json",)),
     "resume": _of_results("events.jsonl"),
     "paths": _of_results("report.json", "benchmark.json"),
@@ -268,6 +269,7 @@ FREE = {
     *("seed", "budget", "max_evaluations", "freeze", "threads", "cache_memory", "max_shard_size", "certify_split"),
     *("samples", "classes", "steps", "jobs", "seeds", "key", "given", "linear_probe", "depth", "rank"),
     *("alpha", "dropout", "target_modules", "pad_to_multiple_of"),
-    *("finetune.models", "new.name", "push.target"),
+    *("few_shot", "limit", "batch_size", "finetune.models", "new.name", "push.target"),
+    *("harness.tasks", "harness.metrics", "harness.against"),
 }
 """Parameters whose values nobody can list: numbers, patterns, names to come."""

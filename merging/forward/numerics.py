@@ -100,7 +100,7 @@ class Numerics:
             raise unknown("precision", precision, PRECISIONS, error=OptionError)
         parameters = sum(parameter.numel() for parameter in module.parameters())
         convolutional = sum(isinstance(part, nn.Conv2d) for part in module.modules()) > 1
-        place = _device(device)
+        place = device_of(device)
         small = parameters < SMALL_MODEL
         threads = threads or usual_threads(module, place, beside=beside)
         if isinstance(sample, Sequences):
@@ -247,7 +247,12 @@ def check_threads(threads: int | None) -> None:
         raise OptionError(f"threads is {threads}; it is a number from 1 to {MOST_THREADS}, or left out for the rule's")
 
 
-def _device(wanted: str) -> str:
+def device_of(wanted: str) -> str:
+    """The device that a name stands for; ``auto``: the fastest kind that is there.
+
+    Raises:
+        OptionError: an unknown name, or this machine has none.
+    """
     kind, colon, number = wanted.partition(":")
     if kind not in DEVICES or (colon and not (kind == "cuda" and number.isdecimal())):
         raise unknown("device", wanted, DEVICES, error=OptionError)

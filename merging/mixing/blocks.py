@@ -22,14 +22,17 @@ _TOWERS = ("visual", "vision_model")
 _NOT_BLOCKS = re.compile(r"^(aux|experts?$)", re.IGNORECASE)
 """Auxiliary classifiers reach no logit in evaluation; experts are one layer, not a sequence."""
 _FIRST = re.compile(
-    r"embed|token|^stem|^conv|^bn|^pos|_pos|latent|^downsample|^ln_pre|^norm_pre|^pre_la?yr?norm|^patch|^w[tp]e$",
+    r"embed|token|^stem|^conv|^bn|^pos|_pos|latent|^downsample|^ln_pre|^norm_pre|^pre_la?yr?norm|^patch|^w[tp]e$|"
+    r"^project_in$",
     re.IGNORECASE,
 )
 _LAST = re.compile(
     r"^(norm|fc|fc_norm|head.*|heads|classifier.*|classification_head|conv_head|ln_post|ln_final|layernorm|pooler|"
-    r"attn_pool|attnpool|proj|text_projection|logit_scale|logit_bias|norm\d|last_.*)$"
+    r"attn_pool|attnpool|proj|text_projection|logit_scale|logit_bias|norm\d|last_.*|embed_out|project_out)$"
 )
 """Words of what stands before and after the blocks: files in alphabetical order do not say."""
+_FINAL = re.compile(r"^final_(layer_?)?norm$")
+"""Norms that close a decoder, also where that defines them before its blocks (OPT); an encoder's are between blocks."""
 _LAST_BY_NAME = re.compile(r"^(linear|lm_head|final_.*|post_layernorm|score|logits)$")
 """More words of the end, which count only where names are all there is: a model may begin with a ``linear``."""
 
@@ -83,7 +86,8 @@ def _between(name: str, key: Key, sequence: Sequence[str], first: Mapping[str, K
     """Where a tensor outside of all blocks belongs: stem, head, or the next block."""
     stage = _container(name, sequence)
     said = next((part for part in name.split(".") if _LAST.match(part) or _FIRST.search(part)), "")
-    if not stage and _LAST.match(said):
+    parts = name.split(".")
+    if not stage and (_LAST.match(said) or ("encoder" not in parts and any(map(_FINAL.match, parts)))):
         return "head"
     following = next((path for path in stage or sequence if first[path] > key), None)
     if following is None and stage:  # after the last block of its stage

@@ -20,11 +20,12 @@ def model_source(spec: str | Mapping[str, Any]) -> ModelSource:
 
     Args:
         spec: ``open_clip:NAME`` (image tower and linear head), ``timm:NAME``, ``torchvision:NAME``,
-            ``transformers:FOLDER`` (image or text classifier), or ``python:module:factory`` (a function that returns an
-            ``nn.Module``); or an id of the Hub, ``hf-hub:org/name``, also in the place of FOLDER or of timm's NAME: its
-            small files are fetched, not its weights; or a name of a source that a plug-in registered. Arguments for the
-            library's constructor follow in parentheses, ``timm:vit_tiny_patch16_224(img_size=64)``, or stand in a
-            table, ``{"timm": "vit_tiny_patch16_224", "img_size": 64}``.
+            ``transformers:FOLDER`` (image or text classifier, causal language model), or ``python:module:factory`` (a
+            function that returns an ``nn.Module``); or an id of the Hub, ``hf-hub:org/name``, also in the place of
+            FOLDER or of timm's NAME: its small files are fetched, not its weights; or a name of a source that a plug-in
+            registered. Arguments for the library's constructor follow in parentheses,
+            ``timm:vit_tiny_patch16_224(img_size=64)``, or stand in a table,
+            ``{"timm": "vit_tiny_patch16_224", "img_size": 64}``.
 
     Raises:
         TaskError: no such source, model, argument or function.

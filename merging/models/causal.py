@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from merging.errors import TaskError
 from merging.models.causal_scorer import CausalScorer
+from merging.models.stored_names import tied
 from merging.models.tokenizers import in_vocabulary_of, tokenizer_in
 from merging.models.transformers import CONFIG, Transformers
 from merging.plugins.sequences import HEADER
@@ -42,7 +43,7 @@ def causal_class(config: Any, spec: str) -> bool:
     if config.is_encoder_decoder and any(word in said for word in (*_BOTH, *_CAUSAL)):
         raise TaskError(
             f"{spec}: {said} reads with an encoder and writes with a decoder; language models that are scored here are "
-            "causal (…ForCausalLM). Merges without data need no model; a classifier says so in its `architectures`"
+            "causal (…ForCausalLM). Merges without data need no model; a classifier's config says so in architectures"
         )
     if not any(word in said for word in _CAUSAL):
         return False
@@ -95,10 +96,20 @@ class TransformersCausal(Transformers):
     def build(self, pool: ModelPool) -> nn.Module:
         """Builds it for a pool; of models that are seen in one vocabulary, with that one's rows.
 
+        A tied head that a checkpoint holds with other values than the embeddings is not tied, as transformers reads
+        such files.
+
         Raises:
-            PoolError: their vocabulary gives this tokenizer's tokens other ids.
+            PoolError: the pool's vocabulary gives this tokenizer's tokens other ids.
         """
-        return in_vocabulary_of(pool, self).module(None, pool.tensors)
+        source = in_vocabulary_of(pool, self)
+        module = source.module(None, pool.tensors)
+        if all(_are_equal(pool, names) for names in tied(module) if all(name in pool.tensors for name in names)):
+            return module
+        apart = copy.copy(source)
+        apart.config = copy.deepcopy(source.config)
+        apart.config.get_text_config().tie_word_embeddings = apart.config.tie_word_embeddings = False
+        return apart.module(None, pool.tensors)
 
     def module(self, classes: int | None = None, tensors: Mapping[str, TensorInfo] | None = None) -> nn.Module:
         """Builds it in float32; ``classes`` says nothing here."""
@@ -123,7 +134,7 @@ class TransformersCausal(Transformers):
 
     @property
     def padding(self) -> int:
-        """The id that short rows are filled up with, on the right, where nothing sees it: any would do."""
+        """Gives the id that short rows are filled up with, on the right, where nothing sees it: any would do."""
         text = self.config.get_text_config()
         for known in (text.pad_token_id, text.eos_token_id):
             found = known[0] if isinstance(known, list | tuple) and known else known
@@ -133,8 +144,16 @@ class TransformersCausal(Transformers):
 
     @property
     def _positions(self) -> int | None:
+        """Positions that the model is made for, as far as a text's likelihood is that of the text alone.
+
+        Rotations that change with the longest text of a batch (dynamic, LongRoPE) do so beyond the original length.
+        """
         text = self.config.get_text_config()
         found = [getattr(text, name, None) for name in _POSITIONS]
+        rotations = getattr(text, "rope_parameters", None) or getattr(text, "rope_scaling", None) or {}
+        if rotations.get("rope_type") in ("dynamic", "longrope"):
+            original = rotations.get("original_max_position_embeddings")
+            found.insert(0, original or getattr(text, "original_max_position_embeddings", None))
         return next((number for number in found if isinstance(number, int) and number > 0), None)
 
     @functools.cached_property
@@ -159,18 +178,18 @@ class TransformersCausal(Transformers):
 
         Args:
             text: any.
-            special: with the tokens that the tokenizer adds on its own, such as one for the beginning.
+            special: whether the tokenizer adds tokens of its own, such as one for the beginning.
         """
         found = self.tokenizer(text, add_special_tokens=special, return_attention_mask=False, verbose=False)
         return list(found["input_ids"])
 
     def decode(self, ids: Tensor | Sequence[int]) -> str:
-        """A row of token ids as text; scored ones (``~id``) as what they stand for."""
+        """Gives a row of token ids as text; scored ones (``~id``) as what they stand for."""
         plain = [number if number >= 0 else ~number for number in map(int, ids)]
         return str(self.tokenizer.decode(plain))
 
     def example(self, batch: int = 2) -> Tensor:
-        """A batch of random documents of 8 tokens as the module takes it: int32, shape ``(batch, 4 + 8)``."""
+        """Makes a batch of random documents of 8 tokens as the module takes it: int32, shape ``(batch, 4 + 8)``."""
         rows = int(self.config.get_text_config().vocab_size)
         found = torch.randint(0, rows, (batch, HEADER + 8), generator=torch.Generator().manual_seed(0))
         found[:, HEADER + 1 :] = ~found[:, HEADER + 1 :]
@@ -178,3 +197,9 @@ class TransformersCausal(Transformers):
         found = found.to(torch.int32)
         found[:, 2] = torch.ones(batch).view(torch.int32)
         return found
+
+
+def _are_equal(pool: ModelPool, names: Sequence[str]) -> bool:
+    """Whether tensors are the same one in each checkpoint."""
+    first, *others = names
+    return all(torch.equal(each.read(first), each.read(name)) for each in pool.checkpoints for name in others)

@@ -44,13 +44,14 @@ class CausalScorer(StoredNames):
     """
 
     def __init__(self, model: nn.Module, tensors: Mapping[str, TensorInfo]) -> None:
-        super().__init__(model, tensors)
-        self.decoder = Decoder(model)
-        if self.decoder.causal is False:
+        decoder = Decoder(model)
+        if decoder.causal is False:
             raise TaskError(
                 f"{type(model).__name__} sees the tokens that follow, so it gives no likelihood of a text; language "
                 "models here are causal (…ForCausalLM)"
             )
+        super().__init__(model, tensors)
+        self.decoder = decoder
 
     def train(self, mode: bool = True) -> CausalScorer:
         """Sets the mode of the model."""

@@ -55,11 +55,11 @@ class Decoder:
             self._shell.train(mode)  # which sets the parts that are the model's own once more
 
     def __call__(self, ids: Tensor) -> Tensor:
-        """The model's own logits ``(R, L, vocabulary)`` of token ids ``(R, L)``."""
+        """Gives the model's own logits ``(R, L, vocabulary)`` of token ids ``(R, L)``."""
         return _logits(self.model, ids)
 
     def enter(self, ids: Tensor) -> Tensor:
-        """What enters the first block, ``(R, L, width)``, of token ids ``(R, L)``."""
+        """Gives what enters the first block, ``(R, L, width)``, for token ids ``(R, L)``."""
         entered, calls = self._entered(ids)
         key = self._key(entered)
         self._calls[key] = calls
@@ -86,7 +86,7 @@ class Decoder:
         return result
 
     def leave(self, hidden: Tensor) -> Tensor:
-        """Logits ``(n, vocabulary)`` of what the last block gave for some positions, ``(n, width)``."""
+        """Gives the logits ``(n, vocabulary)`` of what the last block gave for some positions, ``(n, width)``."""
         ids = torch.zeros(len(hidden), 1, dtype=torch.int64, device=hidden.device)
         for stand, length in zip(self._stands, self._lengths, strict=True):
             stand.turn(length, given=hidden[:, None])

@@ -9,7 +9,7 @@ another one, the prefix of the model below the head, or hold buffers that today'
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -25,8 +25,7 @@ class StoredNames(nn.Module):
     Args:
         model: a model of transformers.
         tensors: tensors of the checkpoints; buffers that older versions stored (``position_ids``) are kept if these
-            hold them. Of tied tensors those are in the tree that these hold; if they hold several, they are tied no
-            more. Empty: of tied tensors the first.
+            hold them. Of tied tensors those are in the tree that these hold. Empty: the first of them.
 
     Raises:
         TaskError: the files hold tensors that are joined or cut on loading; such a model has no such tree.
@@ -36,11 +35,8 @@ class StoredNames(nn.Module):
         super().__init__()
         names = _as_in(tensors, _stored(model, tensors), model)
         more = sorted(tensors.keys() - names.values())
-        for part in model.modules():
-            for buffer in list(part._non_persistent_buffers_set):
-                if any(name == buffer or name.endswith(f".{buffer}") for name in more):
-                    part._non_persistent_buffers_set.discard(buffer)
         if more:
+            _keep_buffers(model, tensors, more)
             names = _as_in(tensors, _stored(model, tensors), model)
         names = _held(model, names, tensors)
         # Hidden from nn.Module: registered, it would bring its own names along.
@@ -76,7 +72,7 @@ def _stored(model: nn.Module, tensors: Mapping[str, TensorInfo]) -> dict[str, st
     """Name in memory → name in files; these may have been written with the names in memory, too."""
     names = list(model.state_dict())
     same = {name: name for name in names}
-    if tensors and all(name in tensors for tied in _tied(model) for name in tied[:1]):
+    if tensors and all(name in tensors for group in tied(model) for name in group[:1]):
         return same
     try:
         from transformers.core_model_loading import revert_weight_conversion
@@ -95,8 +91,8 @@ def _stored(model: nn.Module, tensors: Mapping[str, TensorInfo]) -> dict[str, st
     return {names[int(tensor)]: name for name, tensor in renamed.items()}
 
 
-def _tied(model: nn.Module) -> list[list[str]]:
-    """The names of each tensor in memory: several where it is tied."""
+def tied(model: nn.Module) -> list[list[str]]:
+    """Gives the names of each tensor in memory: several where it is tied."""
     groups: dict[int, list[str]] = {}
     for name, tensor in model.state_dict(keep_vars=True).items():
         groups.setdefault(id(tensor), []).append(name)
@@ -121,18 +117,26 @@ def _as_in(tensors: Mapping[str, TensorInfo], names: Mapping[str, str], model: n
     return short if cut and not whole else dict(names)
 
 
-def _held(model: nn.Module, names: dict[str, str], tensors: Mapping[str, TensorInfo]) -> dict[str, str]:
-    """Leaves out the names of tied tensors that the files do not hold, and unties those that they do."""
-    for tied in _tied(model):
-        kept = [name for name in tied if names[name] in tensors] or tied[:1]
-        for name in tied:
-            if name not in kept:
-                del names[name]
-            elif name != kept[0]:
-                owner, _, own = name.rpartition(".")
-                part = model.get_submodule(owner)
-                setattr(part, own, nn.Parameter(getattr(part, own).detach().clone()))
-    return names
+def _held(model: nn.Module, names: Mapping[str, str], tensors: Mapping[str, TensorInfo]) -> dict[str, str]:
+    """Leaves out the names of tied tensors that the files do not hold."""
+    kept = [[name for name in group if names[name] in tensors] or group[:1] for group in tied(model)]
+    return {name: names[name] for group in kept for name in group}
+
+
+def _keep_buffers(model: nn.Module, tensors: Mapping[str, TensorInfo], more: Collection[str]) -> None:
+    """Has the model store those of its buffers that the files hold, and that it would store no more."""
+    found = [
+        (f"{path}.{buffer}".removeprefix("."), part, buffer)
+        for path, part in model.named_modules()
+        for buffer in sorted(part._non_persistent_buffers_set)
+        if any(name == buffer or name.endswith(f".{buffer}") for name in more)
+    ]
+    for _, part, buffer in found:
+        part._non_persistent_buffers_set.discard(buffer)
+    names = _as_in(tensors, _stored(model, tensors), model)
+    for path, part, buffer in found:
+        if names.get(path) not in tensors:
+            part._non_persistent_buffers_set.add(buffer)
 
 
 def _keep(tree: nn.Module, name: str, info: TensorInfo) -> None:
@@ -154,16 +158,16 @@ def _parts(path: str, part: nn.Module, names: Mapping[str, str]) -> Iterator[tup
         return
     places = {_place_of(names[f"{path}{name}"], name) for name in held}
     place = places.pop()
-    if not places and place and len(held) < len(there) and not part._modules:  # its tied tensor is another part's
-        some = nn.Module()
-        for name in held:
-            some.register_parameter(name, part._parameters[name])
-        yield place.removesuffix("."), some
-        return
     if not places and place and len(held) == len(there):
         yield place.removesuffix("."), part
         return
-    if part._parameters or part._buffers.keys() - part._non_persistent_buffers_set:
+    own = [name for name in held if "." not in name]
+    if own and len(held) < len(there) and len({_place_of(names[f"{path}{name}"], name) for name in own} - {None}) == 1:
+        some = nn.Module()  # what is tied to another part's tensor stays away
+        for name in own:
+            some.register_parameter(name, part._parameters[name])
+        yield str(_place_of(names[f"{path}{own[0]}"], own[0])).removesuffix("."), some
+    elif own:
         raise TaskError(f"'{path}{held[0]}' of {type(part).__name__} is stored at a place of its own; this is not done")
     for name, child in part.named_children():
         yield from _parts(f"{path}{name}.", child, names)

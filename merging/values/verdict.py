@@ -94,6 +94,7 @@ class Verdict(Shown):
         samples: how many there are.
         why: the reason where nothing was tested.
         extra: an accuracy that stands beside another objective, which is the one that counts.
+        lower: a smaller score is the better one, so that a difference below 0 is a gain.
         comparison: what has been computed, while it is at hand; not kept in files.
     """
 
@@ -115,6 +116,7 @@ class Verdict(Shown):
     samples: int = 0
     why: str = ""
     extra: bool = False
+    lower: bool = False
     comparison: Comparison | None = field(default=None, repr=False, compare=False)
 
     @classmethod
@@ -177,12 +179,16 @@ class Verdict(Shown):
     @property
     def better(self) -> bool:
         """Whether the model is significantly better."""
-        return self.significant and self.difference is not None and self.difference > 0
+        return self.significant and self._gain > 0
 
     @property
     def worse(self) -> bool:
         """Whether the model is significantly worse."""
-        return self.significant and self.difference is not None and self.difference < 0
+        return self.significant and self._gain < 0
+
+    @property
+    def _gain(self) -> float:
+        return (-1 if self.lower else 1) * (self.difference or 0.0)
 
     @property
     def percent(self) -> bool:
@@ -208,14 +214,16 @@ class Verdict(Shown):
     def to_json(self) -> dict[str, Any]:
         """JSON-ready values; what follows from the others stands there too: ``verdict``, in a word."""
         interval = None if self.interval is None else list(self.interval)
-        kept = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "comparison"}
+        unsaid = {"comparison"} | ({"lower"} if not self.lower else set())  # which files of older versions lack, too
+        kept = {name: getattr(self, name) for name in self.__dataclass_fields__ if name not in unsaid}
         words = {name: str(kept[name]) for name in ("role", "family")} | {"test": self.test and str(self.test)}
         return kept | words | {"interval": interval, "verdict": str(word(self))}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Verdict:
         """Makes the verdict from what :meth:`to_json` gave."""
-        values = {name: data[name] for name in cls.__dataclass_fields__ if name != "comparison"}
+        values = {name: data[name] for name in cls.__dataclass_fields__ if name not in ("comparison", "lower")}
+        values["lower"] = bool(data.get("lower", False))
         values |= {"role": Role(data["role"]), "family": Family(data["family"])}
         values["test"] = None if data["test"] is None else PairedTest(data["test"])
         values["interval"] = None if data["interval"] is None else (data["interval"][0], data["interval"][1])

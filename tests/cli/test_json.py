@@ -11,6 +11,7 @@ import pytest
 
 from merging.cli.main import COMMANDS, cli
 from tests.conftest import TASK, Merge
+from tests.harness.conftest import write_results
 
 ROOT = Path(__file__).parents[2]
 COMMON = ["--task", TASK]
@@ -21,6 +22,7 @@ CALLS: dict[str, list[str]] = {
     "benchmark": ["@models", *COMMON, "--strategies", "best,uniform", "--output", "bench"],
     "inspect": ["@models", *COMMON],
     "evaluate": ["@one", *COMMON],
+    "harness": ["scored"],
     "runs": [],
     "report": ["run"],
     "list": ["tasks"],
@@ -33,7 +35,7 @@ CALLS: dict[str, list[str]] = {
     "convert": ["@configuration"],
     "push": ["run", "ours/merged", "--dry-run"],
 }
-"""Command → how it is called here; ``run`` is a folder of a finished run."""
+"""Command → how it is called here; ``run`` is a folder of a finished run, ``scored`` one of lm-eval's results."""
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -43,6 +45,7 @@ def test_standard_output_is_one_document(merge: Merge, name: str, pool_folder: P
     finished = ["run", *models, *COMMON, "--strategy", "uniform", "--no-tests", "--output", "run"]
     if {"run", "runs"} & {name, *CALLS[name]} and name != "run":
         assert merge(*finished).code == 0
+    write_results(Path("scored"), {"quiz": {"acc": [1.0, 0.0]}}, {"quiz": {"acc,none": 0.5}})
     weighed = [{"model": model, "parameters": {"weight": 1}} for model in models]
     Path("config.yml").write_text(json.dumps({"merge_method": "linear", "models": weighed}), encoding="utf-8")
     marks = {

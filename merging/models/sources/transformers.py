@@ -1,4 +1,4 @@
-"""Classifiers of Hugging Face's transformers."""
+"""Classifiers and causal language models of Hugging Face's transformers."""
 
 from __future__ import annotations
 
@@ -29,8 +29,9 @@ def _tiny(folder: Path) -> str:
 
 @models.register(
     "transformers",
-    summary="image and text classifiers of Hugging Face's transformers, from a local folder or an id of the Hub",
-    formula="logits = model(pixel_values) or model(input_ids, attention_mask)",
+    summary="classifiers (image, text) and causal language models of transformers, from a folder or an id of the Hub",
+    formula="logits = model(pixel_values) or model(input_ids, attention_mask); of a causal language model the sum of "
+    "log softmax(model(input_ids)) at the scored tokens",
     limits="The folder is what save_pretrained writes; of an id the small files are fetched; no code from it is run. "
     "Needs the extra text.",
     paper="Wolf et al. 2020, https://arxiv.org/abs/1910.03771",
@@ -38,7 +39,7 @@ def _tiny(folder: Path) -> str:
     tiny=_tiny,
 )
 def transformers(name: str, arguments: Mapping[str, Any]) -> ModelSource:
-    """The classifier of a folder with a ``config.json``; its arguments stand in place of the configuration's own."""
+    """The model of a folder with a ``config.json``; its arguments stand in place of the configuration's own."""
     from merging.models.transformers import transformers_source
 
     return transformers_source(name, arguments)
