@@ -14,8 +14,6 @@ from merging.values.units import TOKENS
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from merging.plugins.task import Split
-
 
 @objectives.register("nll")
 @dataclass(frozen=True)
@@ -39,9 +37,9 @@ class NegativeLogLikelihood(Objective):
 
     temperature: float = option(1.0, "logits are divided by it before the softmax", low=1e-6)
 
-    def measure_on(self, split: Split) -> str:
-        """Perplexity, of texts."""
-        return TOKENS if split.counts_tokens else self.name
+    def measure_on(self, *, tokens: bool) -> str:
+        """Says that of texts the perplexity is read."""
+        return TOKENS if tokens else self.name
 
     def terms(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Minus the cross-entropy of each sample; of documents ``(N, 2)``: log-likelihoods, and numbers of tokens."""

@@ -14,6 +14,7 @@ from merging.plugins.naming import spelled
 from merging.plugins.objective import Objective, terms_of
 from merging.plugins.options import option
 from merging.plugins.registry import objectives
+from merging.plugins.sequences import Sequences
 from merging.plugins.task import HELD_OUT
 from merging.values.wording import some
 
@@ -182,15 +183,15 @@ class WeightedSum(Objective):
         if not found:
             raise TaskError(f"objective '{self.name}' has no term for these samples")
         whole = math.fsum(term.weight for term in self.parts)
-        there = math.fsum(term.weight for term, _ in found)
+        there = math.fsum(term.weight for term, _, _ in found)
         scale = 1.0 if len(found) == len(self.parts) else whole / there
-        return math.fsum(scale * term.weight * score for term, score in found)
+        return math.fsum(scale * term.weight * score for term, _, score in found)
 
     def scores(
         self, terms: Tensor, labels: Tensor, groups: Tensor | None = None, names: Sequence[str] = ()
-    ) -> list[tuple[Term, float]]:
-        """Gives the scores of the terms that a set has samples for; its arguments are those of :meth:`score`."""
-        found, start, here = list[tuple[Term, float]](), 0, self._here(names)
+    ) -> list[tuple[Term, str, float]]:
+        """Gives the terms that a set has samples for, their kind and score; arguments are those of :meth:`score`."""
+        found, start, here = list[tuple[Term, str, float]](), 0, self._here(names)
         for term, kind, width, dtype in self._columns(labels):
             own = terms[:, start : start + width]
             start += width
@@ -201,8 +202,14 @@ class WeightedSum(Objective):
             if term in here and len(places):
                 values = own[places].to(dtype)
                 parts = None if groups is None else groups[places]
-                found.append((term, term.objective.score(values[:, 0] if width == 1 else values, theirs, parts)))
+                score = term.objective.score(values[:, 0] if width == 1 else values, theirs, parts)
+                found.append((term, kind, score))
         return found
+
+    def details(self, terms: Tensor, split: Split) -> list[tuple[str, str, float]]:
+        """Lists its terms' own scores of a set, as they are written."""
+        found = self.scores(terms, split.labels.cpu(), split.groups, split.group_names)
+        return [(term.named, term.objective.measure_on(tokens=kind == "tokens"), score) for term, kind, score in found]
 
     def check(self, split: Split, name: str) -> None:
         """Refuses a set that its terms cannot score, and a held-out set that lacks one of their parts.
@@ -220,6 +227,8 @@ class WeightedSum(Objective):
                         f'held_out = {{ {term.part} = "PATH", … }}'
                     )
                 raise unknown(f"part of {name}:", term.part, names, error=TaskError)
+        if isinstance(split.inputs, Sequences) and "numbers" in self._kinds(split.labels):
+            raise TaskError(f"objective '{self.name}' scores numbers, but the samples of {name} are texts; take nll")
         fitting = list[Term]()
         for term in self._here(names):
             labels = split.labels
@@ -229,7 +238,8 @@ class WeightedSum(Objective):
             fits = [kind for kind in kinds if term.takes(kind)]
             named = term.part in names
             if len(fits) > 1 or (len(kinds) > 1 and not named):
-                raise TaskError(f"'{term}' names no part of {name}, which has documents and questions; name one: {some(names)}")
+                raise TaskError(f"'{term}' names no part of {name}, which has documents and questions; name one: "
+                    f"{some(names, 5)}")
             if not fits and (named or name == HELD_OUT):
                 what = f"part '{term.part}' of {name}" if named else name
                 raise TaskError(f"objective '{term.said}' does not score {_SAMPLES[kinds[0]]}, which {what} has")

@@ -18,7 +18,7 @@ from merging.looking.ranking import Ranked, Ranking
 from merging.plugins.task import HELD_OUT
 from merging.storage.sources import short_names
 from merging.values.answer import headline_of, standing_of
-from merging.values.report import number, scored
+from merging.values.report import scored
 from merging.values.statistics import Interval
 from merging.values.units import TOKENS, heading
 from merging.values.verdict import ACCURACY, Role, Verdict, correction
@@ -96,7 +96,8 @@ def _between(model: Ranked, name: str, objective: str) -> str:
     interval: Interval | None = model.intervals.get(name)
     if interval is None:
         return ""
-    return " to ".join(number(end, percent=objective == ACCURACY, measure=objective) for end in sorted(interval, key=abs))
+    ends = interval[::-1] if objective == TOKENS else interval  # the smaller perplexity is the larger score
+    return " to ".join(scored(end, objective).removeprefix("perplexity ") for end in ends)
 
 
 def pair_to_json(ranking: Ranking, models: Sequence[Ranked], verdicts: Sequence[Verdict]) -> dict[str, Any]:

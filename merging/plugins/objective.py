@@ -67,10 +67,24 @@ class Objective(Plugin):
         ``reduce(self, terms, labels, groups)``, where ``groups`` is int64 of shape ``(N,)``.
         """
 
-    def measure_on(self, split: Split) -> str:
-        """Says as what people read its scores of a split (:mod:`merging.values.units`): its own name for most."""
-        del split
+    def measure_on(self, *, tokens: bool) -> str:
+        """Says as what people read its scores (:mod:`merging.values.units`): its own name for most.
+
+        Args:
+            tokens: whether the samples are documents.
+        """
+        del tokens
         return ACCURACY if self.counts_hits else self.name
+
+    def details(self, terms: Tensor, split: Split) -> list[tuple[str, str, float]]:
+        """Scores that its score is made of, where it is a sum: what each is of, its measure, and its value.
+
+        Args:
+            terms: the terms of all samples, on the CPU.
+            split: the samples.
+        """
+        del terms, split
+        return []
 
     @property
     def inside(self) -> tuple[Objective, ...]:
@@ -211,7 +225,7 @@ def measure_of(objective: Objective | WholeModelObjective, task: Task) -> str:
     """
     if not isinstance(objective, Objective):
         return objective.name
-    found = {objective.measure_on(split) for split in (task.held_out, *task.tests.values())}
+    found = {objective.measure_on(tokens=split.counts_tokens) for split in (task.held_out, *task.tests.values())}
     return found.pop() if len(found) == 1 else objective.name
 
 
