@@ -112,7 +112,9 @@ class WeightedSum(Objective):
     """
 
     summary: ClassVar[str] = "weighted sum of objectives, each over a named part of the set"
-    paper: ClassVar[str] = "the linear scalarisation of several objectives: Miettinen 1999, Nonlinear Multiobjective Optimization, §3.1"
+    paper: ClassVar[str] = (
+        "the linear scalarisation of several objectives: Miettinen 1999, Nonlinear Multiobjective Optimization, §3.1"
+    )
     formula: ClassVar[str] = "score = Σ_t w_t · score_t(samples of part p_t), for weights w_t > 0"
     limits: ClassVar[str] = (
         "Scores of other units are added up as they are: a log-likelihood moves by tenths where an accuracy moves by "
@@ -153,7 +155,9 @@ class WeightedSum(Objective):
                 outputs = logits[places]
                 found = terms_of(term.objective, outputs[:, :1] if kind == "tokens" else outputs, own)
                 if found.numel() != made[places].numel():
-                    raise OptionError(f"objective '{term.said}' has other numbers of terms for other data; take it alone")
+                    raise OptionError(
+                        f"objective '{term.said}' has other numbers of terms for other data; take it alone"
+                    )
                 made[places] = found.double().reshape(len(places), width)
             columns.append(made)
         return torch.cat(columns, dim=1)
@@ -233,8 +237,9 @@ class WeightedSum(Objective):
             fits = [kind for kind in kinds if term.takes(kind)]
             named = term.part in names
             if len(fits) > 1 or (len(kinds) > 1 and not named):
-                raise TaskError(f"'{term}' names no part of {name}, which has documents and questions; name one: "
-                    f"{some(names, 5)}")
+                raise TaskError(
+                    f"'{term}' names no part of {name}, which has documents and questions; name one: {some(names, 5)}"
+                )
             if not fits and (named or name == HELD_OUT):
                 what = f"part '{term.part}' of {name}" if named else name
                 raise TaskError(f"objective '{term.said}' does not score {_SAMPLES[kinds[0]]}, which {what} has")

@@ -68,7 +68,9 @@ def _show_scores(console: Console, ranking: Ranking, models: Sequence[Ranked], n
     shown = TOKENS if ranking.measure == TOKENS else ranking.objective
     samples = [Text(f"{models[0].outcomes[name].samples:,}") for name in sets]
     columns = [Column(head="samples", cells=samples, rank=1)]
-    scores = [[scored(model.outcomes[name].score, shown).removeprefix("perplexity ") for name in sets] for model in models]
+    scores = [
+        [scored(model.outcomes[name].score, shown).removeprefix("perplexity ") for name in sets] for model in models
+    ]
     between = [[_between(model, name, shown) for name in sets] for model in models]
     measure = "score" if ranking.objective == ACCURACY else heading(shown)
     for name, own, intervals in zip(names if len(models) > 1 else [measure], scores, between, strict=True):
