@@ -144,7 +144,7 @@ class LiveGradients:
         order = on_device(torch.from_numpy(chosen), feed.labels.device)
         draws = torch.Generator().manual_seed(int(generator.integers(1 << 62)))
         project = self._keys.task.split(split).project
-        with live.in_fp32():
+        with live.in_fp32(whole=True):
             module, total = self.open(recipe), dict[str, Tensor]()
             for inputs, labels in self._passes.batches(split, order):
                 self._ledger.check(split)

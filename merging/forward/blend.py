@@ -56,12 +56,12 @@ class Blend:
         self._on_gradient = on_gradient
         self._project, self._tokens = project, tokens
         self._batch_norm = batch_norm
-        device = live.weights.device
+        device = live.device
         self.home = torch.device("cpu") if device.type == "mps" else device
         live.load(rows[0])  # integer tensors follow the first row
         self._rows = resident(live, rows)
         self.rows_in = str(self._rows.dtype).removeprefix("torch.")
-        self._slope = torch.zeros_like(live.weights)
+        self._slope = torch.zeros(live.size, device=device)
         self._parts = 1
         self._attention = [part for part in live.module.modules() if is_packable(part)] if device.type == "cuda" else []
         bounded = [(c, part) for c, part in live.variances if not live.partition.components[c].frozen]
@@ -102,12 +102,12 @@ class Blend:
         """
         self._on_gradient(len(batch[1]))
         live = self._live
-        table = on_device(table.detach().float(), live.weights.device)
+        table = on_device(table.detach().float(), live.device)
         with torch.no_grad():
             self._rows.mix(table)
             self._bound(table)
         live.mixed()
-        factor = on_device(scale.detach().float(), live.weights.device).requires_grad_()
+        factor = on_device(scale.detach().float(), live.device).requires_grad_()
         live.open_to_autograd()
         with (
             torch.enable_grad(),
