@@ -27,7 +27,7 @@ def child(folder: Path, size: str, precision: str, *, search: bool) -> dict[str,
 
     import merging
     from benchmarks.common import evaluator, trials
-    from benchmarks.language import SIZES, documents, task_of
+    from benchmarks.llamas import SIZES, documents, task_of
     from merging.models.catalogue import model_source
     from merging.models.causal_scorer import CausalScorer
     from merging.partitioners.block import Block
@@ -89,7 +89,7 @@ def main(size: str, precision: str, as_json: bool, place: str | None, search: bo
         return
     import torch
 
-    from benchmarks.language import llamas
+    from benchmarks.llamas import llamas
 
     with tempfile.TemporaryDirectory() as made:
         pool, _ = llamas(Path(made), size, torch.bfloat16)
