@@ -28,6 +28,7 @@ def child(folder: Path, size: str, precision: str, *, search: bool) -> dict[str,
     import merging
     from benchmarks.common import evaluator, trials
     from benchmarks.llamas import SIZES, documents, task_of
+    from merging.machine import give_back
     from merging.models.catalogue import model_source
     from merging.models.causal_scorer import CausalScorer
     from merging.partitioners.block import Block
@@ -39,6 +40,7 @@ def child(folder: Path, size: str, precision: str, *, search: bool) -> dict[str,
     if not search:
         module = source.module().eval().to(torch.bfloat16 if precision == "bf16" else torch.float32)
         batch = task.held_out.sequences.collated()
+        give_back()  # or activations would go where the module was in fp32
         before = status("RssAnon", "RssShmem")
         peak = Peak()
         peak.start()
