@@ -27,7 +27,7 @@ def child(folder: Path, size: str, precision: str, *, search: bool) -> dict[str,
 
     import merging
     from benchmarks.common import evaluator, trials
-    from benchmarks.llamas import SIZES, documents, task_of
+    from benchmarks.random_llama import SIZES, documents, task_of
     from merging.machine import give_back
     from merging.models.catalogue import model_source
     from merging.models.causal_scorer import CausalScorer
@@ -91,7 +91,7 @@ def main(size: str, precision: str, as_json: bool, place: str | None, search: bo
         return
     import torch
 
-    from benchmarks.llamas import llamas
+    from benchmarks.random_llama import llamas
 
     with tempfile.TemporaryDirectory() as made:
         pool, _ = llamas(Path(made), size, torch.bfloat16)

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from benchmarks.common import chosen, evaluator, json_option, only_option, pairs, pairs_option, show, trials
-from benchmarks.llamas import SIZES, documents, llamas, task_of
+from benchmarks.random_llama import SIZES, documents, llamas, task_of
 from merging.partitioners.block import Block
 from merging.plugins.sequences import HEADER
 from merging.values.recipe import Recipe

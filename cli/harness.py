@@ -57,7 +57,7 @@ def command(wanted: tuple[str, ...], **flags: Any) -> None:
         **{name: flags[name] for name in SETTINGS},
     )
     results = [name for name in wanted if is_results(Path(name).expanduser())]
-    check(wanted, results, asked)
+    check(wanted, results, asked, output=flags["output"], base=flags["base"])
     news = Screen(stderr=True)
     with stop_on_signal(news, "stopping: what is done is kept") as should_stop, TerminalProgress(news) as progress:
         given = {name: flags[name] for name in ("base", "against", "metrics")}

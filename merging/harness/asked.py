@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -70,7 +70,7 @@ def _listed(name: str, value: Any, kinds: tuple[type, ...]) -> tuple[str, ...]:
     Raises:
         OptionError: it holds something else.
     """
-    given = [value] if isinstance(value, kinds) else list(value) if isinstance(value, Iterable) else [None]
+    given = [value] if isinstance(value, kinds) else list(value) if isinstance(value, list | tuple) else [None]
     if not all(isinstance(each, kinds) and str(each) for each in given):
         raise OptionError(f"`{name}` is {shown(value)}; it is a name or path, or several")
     return tuple(map(str, given))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -14,6 +15,8 @@ from merging.errors import unknown
 from merging.harness.measures import Measured, Values, measured
 from merging.harness.results import NONE, Column, Results
 from merging.harness.samples import Logged, other_samples, read
+from merging.values.report import scored
+from merging.values.shown import Cell, Grid, Sheet, Shown
 from merging.values.statistics import (
     FEW,
     LEVEL,
@@ -22,10 +25,11 @@ from merging.values.statistics import (
     bootstrapped,
     mean_interval,
     paired,
-    resample,
     wilson,
 )
-from merging.values.verdict import ACCURACY, Family, Role, Verdict, corrected
+from merging.values.told import KINDS
+from merging.values.verdict import ACCURACY, Family, Role, Verdict, corrected, legend, mark, word
+from merging.values.wording import plural
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,8 +62,8 @@ class Row:
         return f"{self.task} {metric}" + (f" ({filtered})" if filtered != NONE else "")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Scores:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Scores(Shown):
     """Scores of one model on all tasks.
 
     Attributes:
@@ -82,9 +86,13 @@ class Scores:
         """The test of a row; None for the reference."""
         return next((verdict for verdict in self.verdicts if verdict.set == label), None)
 
+    def _sheet(self) -> Sheet:
+        told = [f"{label} {score:.4g}" for label, score in self.scores.items()]
+        return Sheet(name="Scores", facts=(self.name, *told[:4]))
 
-@dataclass(frozen=True, kw_only=True)
-class Compared:
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Compared(Shown):
     """Models on the same tasks.
 
     Attributes:
@@ -98,6 +106,23 @@ class Compared:
     models: tuple[Scores, ...]
     reference: str
     percent: frozenset[str]
+
+    def _sheet(self) -> Sheet:
+        rows: list[list[str | Cell]] = []
+        for row in self.rows:
+            cells: list[str | Cell] = [row.label + (" ↓" if row.lower else "")]
+            for model in self.models:
+                told, score = model.verdict(row.label), model.scores.get(row.label)
+                text = scored(score, ACCURACY if row.label in self.percent else row.column[0])
+                cells.append(Cell(text, mark(told), KINDS.get(word(told), "")) if told is not None else Cell(text))
+            rows.append(cells)
+        several = len(self.models) > 1
+        return Sheet(
+            name="Compared",
+            facts=(plural(len(self.models), "model"), plural(len(self.rows), "metric"), f"against {self.reference}"),
+            grids=(Grid(("", *(model.name for model in self.models)), rows),),
+            notes=(legend(self.reference),) if several else (),
+        )
 
     def to_json(self) -> dict[str, Any]:
         """JSON-ready values: what ``merge harness --json`` prints."""
@@ -166,7 +191,7 @@ def compared(found: Mapping[str, Results], *, against: str = "", metrics: Sequen
         )
         for name, results in found.items()
     )
-    return Compared(rows=rows, models=models, reference=reference, percent=frozenset(table.percent()))
+    return Compared(rows=rows, models=models, reference=reference, percent=table.percent)
 
 
 def _rows(found: Sequence[Results] | Any, metrics: Sequence[str]) -> Iterator[Row]:
@@ -185,7 +210,8 @@ def _rows(found: Sequence[Results] | Any, metrics: Sequence[str]) -> Iterator[Ro
                 if (name, column) in seen or (metrics and column[0] not in metrics):
                     continue
                 seen.add((name, column))
-                parts = tuple((leaf, column) for leaf in results.leaves(name)) if task.parts else ()
+                leaves = results.leaves(name) if task.parts else ()
+                parts = tuple((leaf, column) for leaf in leaves if column in results.scores(leaf))
                 yield Row(
                     task=name,
                     column=column,
@@ -199,11 +225,11 @@ def _rows(found: Sequence[Results] | Any, metrics: Sequence[str]) -> Iterator[Ro
 
 
 def _depths(results: Results) -> dict[str, int]:
-    """Name → in how many groups it is, one in the other."""
+    """Name → in how many groups with scores it is, one in the other."""
     depth = dict.fromkeys(results.tasks, 0)
-    for name, task in results.tasks.items():  # groups before what is in them
+    for name, task in results.tasks.items():  # groups before what is in them; one without a score is no row
         for part in task.parts:
-            depth[part] = depth.get(name, 0) + 1
+            depth[part] = depth.get(name, 0) + bool(task.scores)
     return depth
 
 
@@ -234,6 +260,7 @@ class _Table:
                 if task in results.tasks and column in results.tasks[task].scores:
                     self._measured[name, task, column] = self._read(name, task, column)
         self._drawn: dict[tuple[str, str, Column], Values] = {}
+        self._said: dict[tuple[str, str, str], str] = {}
 
     def _read(self, name: str, task: str, column: Column) -> Measured:
         of = self._found[name].tasks[task]
@@ -261,12 +288,15 @@ class _Table:
         own = self._measured[name, row.task, row.column]
         return len(own.numbers) or tasks[row.task].samples
 
-    def percent(self) -> Iterator[str]:
+    @functools.cached_property
+    def percent(self) -> frozenset[str]:
         """The labels of the rows whose samples are right or wrong in every model that has them."""
+        found = set()
         for row in self._rows:
-            own = [m for name in self._found if self.has(name, row) for m in self._parts(name, row)]
-            if own and all(isinstance(each, Measured) and each.counted for each in own):
-                yield row.label
+            own = [each for name in self._found if self.has(name, row) for each in self._parts(name, row)]
+            if own and all(each.counted for each in own):
+                found.add(row.label)
+        return frozenset(found)
 
     def _parts(self, name: str, row: Row) -> list[Measured]:
         """What a row is made of: itself, or the parts of a group."""
@@ -278,7 +308,7 @@ class _Table:
         """One model against the reference, not corrected yet."""
         found = self._compare(row, reference, name)
         counted = isinstance(found, Comparison) and found.gained is not None
-        shares = not isinstance(found, Comparison) and row.label in set(self.percent())
+        shares = not isinstance(found, Comparison) and row.label in self.percent
         told = Verdict.of(
             found,
             set=row.label,
@@ -320,7 +350,12 @@ class _Table:
         return bootstrapped(difference, drawn[1] - drawn[0], sum(map(len, befores)))
 
     def _apart(self, task: str, reference: str, name: str) -> str:
-        """Why two models cannot be compared on a task."""
+        """Why two models cannot be compared on a task; looked at once."""
+        if (task, reference, name) not in self._said:
+            self._said[task, reference, name] = self._looked_apart(task, reference, name)
+        return self._said[task, reference, name]
+
+    def _looked_apart(self, task: str, reference: str, name: str) -> str:
         tasks = [self._found[model].tasks.get(task) for model in (reference, name)]
         logged = [self._logged.get((model, task)) for model in (reference, name)]
         if tasks[0] is None or tasks[1] is None:
@@ -360,12 +395,7 @@ class _Table:
                 and each.terms is not None
                 and each.numbers == own.numbers
             }
-            drawn = resample(
-                [each.score for each in alike.values()],
-                [each.terms for each in alike.values() if each.terms is not None],
-                own.reduce,
-                seed=zlib.crc32(" ".join((task, *column)).encode()),
-            )
+            drawn = own.drawn(list(alike.values()), zlib.crc32(" ".join((task, *column)).encode()))
             self._drawn |= {(model, task, column): row for model, row in zip(alike, drawn, strict=True)}
         return self._drawn[name, task, column]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -61,9 +62,9 @@ def lm_eval(
         expected(name, value, (str, os.PathLike, type(None)), "a path, or None")
     expected("`against`", against, (str, type(None)), "the name of a model, or None")
     wanted = _texts("models", models)
-    metrics = _texts("metrics", metrics) if metrics else ()
+    metrics = () if isinstance(metrics, list | tuple) and not metrics else _texts("metrics", metrics)
     results = [name for name in wanted if is_results(Path(name).expanduser())]
-    check(wanted, results, asked)
+    check(wanted, results, asked, output=output, base=base)
     places = dict(_places([name for name in wanted if name not in results]))
     files = find([Path(name).expanduser() for name in results]) if results else {}
     if places:
@@ -95,21 +96,23 @@ def _texts(name: str, value: Any) -> tuple[str, ...]:
     return tuple(dict.fromkeys(str(each) for each in several))
 
 
-def check(wanted: Sequence[str], results: Sequence[str], asked: Asked) -> None:
+def check(wanted: Sequence[str], results: Sequence[str], asked: Asked, **more: object) -> None:
     """Says what is missing, or for nothing, before anything is opened.
 
     Args:
         wanted: what was named.
         results: names of lm-eval's results among them.
         asked: tasks and settings.
+        more: other arguments that are for models alone; None: not given.
 
     Raises:
         RequirementError: tasks without models, or the other way round; or a model of the Hub, and nothing is fetched.
     """
     models = [name for name in wanted if name not in results]
     if not models:
-        if asked.tasks:
-            raise RequirementError("`tasks` is what models are run on, and all that is named are results of lm-eval")
+        said = [each.name for each in fields(asked) if getattr(asked, each.name) != each.default]
+        for name in (*said, *(name for name, value in more.items() if value is not None)):
+            raise RequirementError(f"`{name}` is for models that are run, and all that is named are results of lm-eval")
         return
     for name in models:
         path = Path(name).expanduser()

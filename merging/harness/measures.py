@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from merging.errors import MergingError
 from merging.harness.results import Column, TaskResult
 from merging.harness.samples import Logged
-from merging.values.statistics import Reduce
+from merging.values.statistics import Reduce, resample
 
 Values = NDArray[np.float64]
 MEAN = "mean"
@@ -42,6 +42,7 @@ class Measured:
         numbers: numbers of the samples, in order.
         terms: what the score is made of, ``(samples,)`` or ``(samples, k)``; None where it is not known how.
         reduce: the score of some of the samples; None: the terms' mean.
+        logarithmic: ``reduce`` gives the score's logarithm, as that of a perplexity, which is never below 0.
         why: the reason, where there are no terms.
     """
 
@@ -49,7 +50,25 @@ class Measured:
     numbers: tuple[int, ...] = ()
     terms: Values | None = None
     reduce: Reduce | None = None
+    logarithmic: bool = False
     why: str = ""
+
+    def drawn(self, others: Sequence[Measured], seed: int) -> NDArray[np.float64]:
+        """The scores of several models on samples drawn again, the same draws for all, shape ``(models, draws)``.
+
+        Args:
+            others: what models came to on the same samples by the same metric.
+            seed: seed of the draws.
+        """
+        scores = [each.score for each in others]
+        drawn = resample(
+            [math.log(score) for score in scores] if self.logarithmic else scores,
+            [each.terms for each in others if each.terms is not None],
+            self.reduce,
+            seed=seed,
+        )
+        with np.errstate(over="ignore"):  # what is not finite is said
+            return np.exp(drawn) if self.logarithmic else drawn
 
     @property
     def counted(self) -> bool:
@@ -67,7 +86,7 @@ def measured(task: TaskResult, logged: Logged, column: Column) -> Measured:
     metric = column[0]
     said = task.aggregations.get(metric, DEFAULTS.get(metric, MEAN))
     named = said in AGGREGATIONS
-    take, reduce = AGGREGATIONS[said if named else MEAN]
+    take, reduce, logarithmic = AGGREGATIONS[said if named else MEAN]
     numbers = tuple(found)
     try:
         terms = take(list(found.values()))
@@ -76,7 +95,7 @@ def measured(task: TaskResult, logged: Logged, column: Column) -> Measured:
     called = f"lm-eval's '{said}'" if said.isidentifier() else "the task's own aggregation"
     if terms is None or not len(terms):
         return Measured(score=score, numbers=numbers, why=f"{called} is not computed of samples here")
-    again = float(reduce(terms, np.arange(len(terms)))) if reduce is not None else float(terms.mean())
+    again = scored(said if named else MEAN, terms)
     if not math.isclose(again, score, rel_tol=1e-6, abs_tol=1e-9) and not (math.isnan(again) and math.isnan(score)):
         if not named:
             return Measured(score=score, numbers=numbers, why=f"{called} is not computed of samples here")
@@ -86,7 +105,14 @@ def measured(task: TaskResult, logged: Logged, column: Column) -> Measured:
         )
     if not np.isfinite(terms).all():
         return Measured(score=score, numbers=numbers, why="the model has no finite number for some samples")
-    return Measured(score=score, numbers=numbers, terms=terms, reduce=reduce)
+    return Measured(score=score, numbers=numbers, terms=terms, reduce=reduce, logarithmic=logarithmic)
+
+
+def scored(aggregation: str, terms: Values) -> float:
+    """The score of all samples by an aggregation of :data:`AGGREGATIONS`."""
+    _, reduce, logarithmic = AGGREGATIONS[aggregation]
+    found = float(terms.mean()) if reduce is None else reduce(terms, np.arange(len(terms)))
+    return found if not logarithmic else math.exp(found) if found < 700 else math.inf
 
 
 def _numbers(values: Sequence[Any]) -> Values:
@@ -121,24 +147,20 @@ def _brier(values: Sequence[Any]) -> Values:
 
 
 def _perplexity(terms: Values, index: NDArray[np.intp]) -> float:
-    """exp(−mean log-likelihood)."""
-    return _exp(-float(terms[index].mean()))
+    """−mean log-likelihood, the logarithm of the perplexity."""
+    return -float(terms[index].mean())
 
 
 def _weighted(terms: Values, index: NDArray[np.intp]) -> float:
-    """exp(−Σ log-likelihoods / Σ words or bytes): a ratio of sums."""
+    """−Σ log-likelihoods / Σ words or bytes, a ratio of sums: the logarithm of the perplexity."""
     likelihood, size = terms[index].sum(axis=0)
-    return _exp(-likelihood / size)
+    return float(-likelihood / size)
 
 
 def _bits(terms: Values, index: NDArray[np.intp]) -> float:
     """−Σ log-likelihoods / Σ bytes, in bits."""
     likelihood, size = terms[index].sum(axis=0)
     return float(-likelihood / size / math.log(2))
-
-
-def _exp(value: float) -> float:
-    return math.exp(value) if value < 700 else math.inf
 
 
 def _f1(terms: Values, index: NDArray[np.intp]) -> float:
@@ -166,14 +188,15 @@ def _median(terms: Values, index: NDArray[np.intp]) -> float:
 
 
 Take = Callable[[Sequence[Any]], Values]
-AGGREGATIONS: Mapping[str, tuple[Take, Reduce | None]] = {
-    MEAN: (_numbers, None),
-    "median": (_numbers, _median),
-    "perplexity": (_numbers, _perplexity),
-    "weighted_perplexity": (_pairs, _weighted),
-    "bits_per_byte": (_pairs, _bits),
-    "brier_score": (_brier, None),
-    "f1": (_pairs, _f1),
-    "matthews_corrcoef": (_pairs, _mcc),
+AGGREGATIONS: Mapping[str, tuple[Take, Reduce | None, bool]] = {
+    MEAN: (_numbers, None, False),
+    "median": (_numbers, _median, False),
+    "perplexity": (_numbers, _perplexity, True),
+    "weighted_perplexity": (_pairs, _weighted, True),
+    "bits_per_byte": (_pairs, _bits, False),
+    "brier_score": (_brier, None, False),
+    "f1": (_pairs, _f1, False),
+    "matthews_corrcoef": (_pairs, _mcc, False),
 }
-"""Name that a task's file gives → from samples to terms, and from terms to the score; None: the mean."""
+"""Name that a task's file gives → from samples to terms; from terms to the score, None: the mean; and whether that is
+the score's logarithm."""

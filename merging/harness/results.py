@@ -78,6 +78,10 @@ class Results:
         """The names of the groups."""
         return frozenset(name for name, task in self.tasks.items() if task.parts)
 
+    def scores(self, name: str) -> Mapping[Column, float]:
+        """The scores of a task; none where it was not run."""
+        return self.tasks[name].scores if name in self.tasks else {}
+
     def leaves(self, name: str) -> tuple[str, ...]:
         """The tasks that a group stands for; of a task, itself."""
         parts = self.tasks[name].parts if name in self.tasks else ()

@@ -23,6 +23,7 @@ from merging.plugins.watcher import Watcher
 from merging.storage import atomic
 from merging.storage.folder import check_place
 from merging.storage.lock import Lock
+from merging.values.wording import some
 
 SEEDS = {"random_seed": 0, "numpy_seed": 1234, "torch_seed": 1234, "fewshot_seed": 1234}
 """lm-eval's own, so that its numbers and these are the same."""
@@ -61,8 +62,12 @@ def run(models: Mapping[str, Loadable], asked: Asked, output: Path, watcher: Wat
                 progress.say(note)
             atomic.make_folder(output)
             for name, model in models.items():
-                with Lock(places[name].absolute(), beside=True):
-                    done[name] = _one(name, model, loaded, asked, places[name], watcher, heard)
+                try:
+                    with Lock(places[name].absolute(), beside=True):
+                        done[name] = _one(name, model, loaded, asked, places[name], watcher, heard)
+                except InterruptedRunError as error:
+                    kept = f"; {some(list(done), 3)} done, in {output}" if done else ""
+                    raise InterruptedRunError(f"{error}{kept}") from None
     return done
 
 
@@ -131,6 +136,8 @@ def _one(
     limit = getattr(lm, "max_length", None)
     for note in heard.notes(limit):
         watcher.progress.say(f"warning: {name}: {note}")
+    if model.recipe is not None:
+        arguments = {"pretrained": str(model.recipe)}  # the folder that was made of it is gone
     told = {"model": "hf", "model_args": arguments, **lm.get_model_info(), "batch_size": asked.batch_size}
     told |= {"batch_sizes": [], "device": str(lm.device), "use_cache": None, "limit": asked.limit}
     told |= {"bootstrap_iters": DRAWS, "gen_kwargs": {}, **SEEDS}
@@ -189,6 +196,11 @@ def _language_model(name: str, arguments: Mapping[str, str], asked: Asked, watch
         raise
     except Exception as error:  # transformers raises whatever a folder provokes
         raise TaskError(f"{name}: lm-eval cannot load it: {reason(error)[:200]}") from None
+    if asked.chat_template and not made.tokenizer.chat_template:
+        raise TaskError(
+            f"{name}: its tokenizer has no chat template; save one there (chat_template.jinja), or leave "
+            "`chat_template` out"
+        )
     made.cache_hook = made
     return made
 

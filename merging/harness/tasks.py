@@ -175,15 +175,15 @@ def _reached(names: Sequence[str], index: Any) -> Iterator[tuple[str, Any]]:
         entry = index.get(name)
         if entry is None and _is_file(name):
             told, _ = consent.read(Path(name).resolve())
-            left += _children(told.get("task"))
+            left += reversed(list(_children(told.get("task"))))
         if entry is None or name in seen:
             continue
         seen.add(name)
         yield name, entry
         if entry.kind.name == TAG:
-            left += sorted(entry.tags)
+            left += sorted(entry.tags, reverse=True)
         elif entry.kind.name == GROUP and entry.cfg:
-            left += _children(entry.cfg.get("task"))
+            left += reversed(list(_children(entry.cfg.get("task"))))
 
 
 def _leads_out(names: Sequence[str], index: Any) -> bool:

@@ -12,6 +12,12 @@ from typing import Any
 import pytest
 import torch
 
+from merging.harness import results
+from merging.harness.asked import Asked
+from merging.harness.models import loadables
+from merging.harness.running import run
+from merging.plugins.watcher import Watcher
+
 WORDS = ["cat", "dog", "mat", "house", "rain", "ball", "box", "cows", "water", "red"]
 LINES = (
     "The cat sat on the mat and saw a dog.",
@@ -19,6 +25,7 @@ LINES = (
     "Where is the red ball? The ball is in the box.",
     "Question: what do cows drink? Answer: water",
 )
+TASKS_RUN = ("both", "prose", "said")
 CONTEXT = 48
 """Tokens that the models take, fewer than some documents have."""
 DATE = "2026-11-28T06-11-28.632834"
@@ -121,6 +128,24 @@ def language(tmp_path_factory: pytest.TempPathFactory, lm_eval: None) -> Iterato
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(datasets.config, "HF_DATASETS_CACHE", folder / "cache")
         yield folder
+
+
+def asked(language: Path, *tasks: str, **more: Any) -> Asked:
+    return Asked(tasks=tasks or TASKS_RUN, include_path=(language / "tasks",), device="cpu", **more)
+
+
+@pytest.fixture(scope="session")
+def scored(language: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, results.Results]:
+    """Two models on three tasks, by one call."""
+    places = loadables({name: language / "models" / name for name in ("a", "b")})
+    files = run(places, asked(language), tmp_path_factory.mktemp("scored") / "out", Watcher())
+    return {name: results.read(file) for name, file in files.items()}
+
+
+def lines(found: results.Results, task: str) -> list[dict[str, Any]]:
+    path = found.tasks[task].file
+    assert path is not None
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 def write_lines(path: Path, lines: Sequence[Mapping[str, Any]]) -> None:

@@ -6,37 +6,16 @@ import json
 import os
 import socket
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from merging.errors import InterruptedRunError
+from merging.errors import InterruptedRunError, TaskError
 from merging.harness import comparing, network, results
-from merging.harness.asked import Asked
 from merging.harness.models import loadables
 from merging.harness.running import run
 from merging.plugins.watcher import Watcher
 from tests.conftest import Merge
-
-TASKS = ("both", "prose", "said")
-
-
-def asked(language: Path, *tasks: str, **more: Any) -> Asked:
-    return Asked(tasks=tasks or TASKS, include_path=(language / "tasks",), device="cpu", **more)
-
-
-@pytest.fixture(scope="session")
-def scored(language: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, results.Results]:
-    """Two models on three tasks, by one call."""
-    places = loadables({name: language / "models" / name for name in ("a", "b")})
-    files = run(places, asked(language), tmp_path_factory.mktemp("scored") / "out", Watcher())
-    return {name: results.read(file) for name, file in files.items()}
-
-
-def lines(found: results.Results, task: str) -> list[dict[str, Any]]:
-    path = found.tasks[task].file
-    assert path is not None
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+from tests.harness.conftest import TASKS_RUN, asked, lines
 
 
 def test_numbers_and_samples_are_those_of_lm_evals_own_program(
@@ -54,7 +33,7 @@ def test_numbers_and_samples_are_those_of_lm_evals_own_program(
         told = evaluator.simple_evaluate(
             model="hf",
             model_args={"pretrained": str(language / "models/a")},
-            tasks=list(TASKS),
+            tasks=list(TASKS_RUN),
             batch_size=8,
             device="cpu",
             bootstrap_iters=0,
@@ -168,6 +147,12 @@ def test_tasks_that_cannot_be_run_are_one_line(
     assert not Path("runs").exists(), "nothing is left of a run that could not begin"
 
 
+def test_a_chat_template_that_is_missing(language: Path, tmp_path: Path) -> None:
+    places = loadables({"a": language / "models/a"})
+    with pytest.raises(TaskError, match="a: its tokenizer has no chat template; save one there"):
+        run(places, asked(language, "quiz", chat_template=True), tmp_path / "out", Watcher())
+
+
 def test_code_that_is_trusted_is_run(language: Path, tmp_path: Path) -> None:
     places = loadables({"a": language / "models/a"})
     (file,) = run(places, asked(language, "runs_code", trust_code=True), tmp_path / "out", Watcher()).values()
@@ -175,12 +160,13 @@ def test_code_that_is_trusted_is_run(language: Path, tmp_path: Path) -> None:
 
 
 def test_interrupted_between_batches(language: Path, tmp_path: Path) -> None:
-    asked_so_often = iter([False, False, True])
-    watcher = Watcher(should_stop=lambda: next(asked_so_often))
-    places = loadables({"a": language / "models/a"})
-    with pytest.raises(InterruptedRunError, match="nothing was written of a"):
-        run(places, asked(language, "quiz", batch_size=4), tmp_path / "out", watcher)
-    assert not list((tmp_path / "out").iterdir())
+    """The models that are done are there, whole; of the one that was not, nothing."""
+    out = tmp_path / "out"
+    watcher = Watcher(should_stop=lambda: (out / "a").exists())
+    places = loadables({name: language / "models" / name for name in ("a", "b")})
+    with pytest.raises(InterruptedRunError, match=r"nothing was written of b; a done, in .*out"):
+        run(places, asked(language, "quiz", batch_size=4), out, watcher)
+    assert [path.name for path in out.iterdir()] == ["a"]
 
 
 def test_examples_before_each_sample(language: Path, tmp_path: Path) -> None:
@@ -209,10 +195,11 @@ def test_models_that_lm_eval_would_not_load(language: Path, merge: Merge, tmp_pa
     assert said in ran.err
 
 
-def test_nothing_reaches_the_network(lm_eval: None) -> None:
+def test_nothing_reaches_the_network(lm_eval: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import datasets
     from huggingface_hub import constants
 
+    monkeypatch.chdir(tmp_path)  # names of sockets are short
     before = (constants.HF_HUB_OFFLINE, datasets.config.HF_HUB_OFFLINE, os.environ.get("HF_HUB_OFFLINE"))
     with network.no_network():
         assert constants.HF_HUB_OFFLINE
@@ -221,9 +208,10 @@ def test_nothing_reaches_the_network(lm_eval: None) -> None:
             socket.create_connection(("127.0.0.1", 9))
         with socket.socket() as opened, pytest.raises(ConnectionRefusedError, match="nothing is fetched here"):
             opened.connect(("127.0.0.1", 9))
-        one, other = socket.socketpair()
-        one.close()
-        other.close()
+        with socket.socket(socket.AF_UNIX) as waiting, socket.socket(socket.AF_UNIX) as opened:
+            waiting.bind("socket")
+            waiting.listen()
+            assert opened.connect_ex("socket") == 0
     assert (constants.HF_HUB_OFFLINE, datasets.config.HF_HUB_OFFLINE, os.environ.get("HF_HUB_OFFLINE")) == before
 
 

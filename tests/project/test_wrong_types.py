@@ -16,6 +16,7 @@ import merging
 from merging.benchmarking.runner import benchmark
 from merging.errors import MergingError, Stopped
 from merging.running.plan import plan
+from tests.harness.conftest import write_results
 
 LONGEST = 300
 """Characters that a line may have."""
@@ -48,7 +49,10 @@ TAKEN = {
     ("split_of", "groups", "a tensor"): "names of groups",
     ("inspect_module", "example", "a tensor"): "a batch",
     ("inspect_pool", "example", "a tensor"): "a batch, which no module looks at",
-    **{(name, "should_stop", "a class"): "what can be called" for name in ("apply", "inspect_pool", "benchmark")},
+    **{
+        (name, "should_stop", "a class"): "what can be called"
+        for name in ("apply", "inspect_pool", "benchmark", "lm_eval")
+    },
 }
 """Function, argument and value that belong together nevertheless, and why."""
 
@@ -80,6 +84,7 @@ def _calls(folder: Path) -> dict[str, tuple[Callable[..., Any], dict[str, Any]]]
         "interpolate": (merging.interpolate, {"pool": pool, "task": task, "steps": 2}),
         "check": (merging.check, {"models": pool, "strategy": merging.Uniform()}),
         "apply": (merging.apply, {"recipe": result}),
+        "lm_eval": (merging.lm_eval, {"models": folder / "scored"}),
         "push": (merging.push, {"run": folder / "none", "repository": "ours/none"}),
         "task": (merging.task, {"model": nets[0], "held_out": data}),
         "load_task": (merging.load_task, {"name": task}),
@@ -99,6 +104,7 @@ def _arguments(function: Callable[..., Any]) -> Iterator[str]:
 @pytest.mark.parametrize("name", list(_calls(Path())))
 def test_a_wrong_type_is_one_clear_line(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    write_results(tmp_path / "scored", {"quiz": {"acc": [1.0, 0.0]}}, {"quiz": {"acc,none": 0.5}})
     wrong = list[str]()
     function, works = _calls(tmp_path)[name]
     for argument in _arguments(function):
