@@ -94,7 +94,7 @@ def materialise_into(home: Tensor, recipe: Recipe, pool: Source, name: str, colu
     """Writes what :func:`materialise_tensor` computes into a tensor, a part at a time, so that no copy of it is made.
 
     Args:
-        home: tensor of that shape that it is written to; of a wider dtype, it holds the numbers as they are in the pool's.
+        home: tensor of that shape that it is written to; of a wider dtype, it holds the pool's numbers.
         recipe: the merge.
         pool: what its ingredients are read from.
         name: name of the tensor, one that is averaged.
