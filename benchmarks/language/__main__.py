@@ -13,8 +13,9 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 @click.command(help=__doc__)
 @click.argument("step", type=click.Choice(["corpus", "tokenizer", "pretrain", "finetune", "compare", "all"]))
 @click.option("--output", type=click.Path(path_type=Path), required=True, help="Folder of corpora, models and results.")
-@click.option("--threads", default=2, show_default=True, help="Threads that train.")
-def main(step: str, output: Path, threads: int) -> None:
+@click.option("--threads", default=2, show_default=True, help="Threads that train and score.")
+@click.option("--study", "studies", multiple=True, help="Compare these alone: manuals, essays, both, questions.")
+def main(step: str, output: Path, threads: int, studies: tuple[str, ...]) -> None:
     """Makes one step, or all of them; what is there is kept."""
     import torch
 
@@ -36,7 +37,7 @@ def main(step: str, output: Path, threads: int) -> None:
     if step in ("compare", "all"):
         from benchmarks.language import compare
 
-        compare.run(output)
+        compare.run(output, studies or tuple(compare.STUDIES), threads)
 
 
 main()

@@ -38,8 +38,8 @@ PARTS = {"train": 70, "held_out": 85, "test": 100}
 """Part → the percentile of a document's hash that it ends at; all of the shift is for testing."""
 LENGTH = (200, 900)
 """Characters of a sample, at least and at most: about one row of the model."""
-MOST = 400
-"""Samples of a held-out or test set at the most."""
+MOST = {"held_out": 150, "test": 400}
+"""Samples of a set at the most: the held-out ones are scored again for each merge that is tried."""
 QUESTIONS = 300
 """Questions of a held-out or test set at the most."""
 
@@ -63,7 +63,9 @@ def build(folder: Path, output: Path) -> None:
             if not samples:
                 continue
             draw = np.random.default_rng(29)
-            kept = samples if part == "train" else [samples[k] for k in sorted(draw.permutation(len(samples))[:MOST])]
+            kept = samples
+            if part in MOST:
+                kept = [samples[k] for k in sorted(draw.permutation(len(samples))[: MOST[part]])]
             counts[f"{domain}_{part}"] = len(kept), sum(map(len, kept))
             _write(output / f"{domain}_{part}.jsonl", ({"text": text} for text in kept))
             if part != "train":
