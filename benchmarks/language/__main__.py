@@ -7,19 +7,26 @@ from pathlib import Path
 
 import click
 
+from benchmarks.language.compare import STUDIES
+
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
+STEPS = ("corpus", "tokenizer", "pretrain", "finetune", "score", "compare", "tables", "all")
+
+
 @click.command(help=__doc__)
-@click.argument("step", type=click.Choice(["corpus", "tokenizer", "pretrain", "finetune", "compare", "all"]))
+@click.argument("step", type=click.Choice(STEPS))
 @click.option("--output", type=click.Path(path_type=Path), required=True, help="Folder of corpora, models and results.")
 @click.option("--threads", default=2, show_default=True, help="Threads that train and score.")
-@click.option("--study", "studies", multiple=True, help="Compare these alone: manuals, essays, both, questions.")
+@click.option(
+    "--study", "studies", multiple=True, type=click.Choice(tuple(STUDIES)), help="Compare this alone; repeatable."
+)
 def main(step: str, output: Path, threads: int, studies: tuple[str, ...]) -> None:
     """Makes one step, or all of them; what is there is kept."""
     import torch
 
-    from benchmarks.language import corpus, models
+    from benchmarks.language import compare, corpus, models, tables
 
     torch.set_num_threads(threads)
     corpora, base = output / "corpus", output / "base"
@@ -34,10 +41,12 @@ def main(step: str, output: Path, threads: int, studies: tuple[str, ...]) -> Non
             for number, settings in enumerate(models.sweep(domain)):
                 print(f"{domain} {number}: {settings}", flush=True)
                 models.finetune(corpora, base, domain, output / domain / f"model_{number}", settings)
+    if step in ("score", "all"):
+        tables.score(output, threads)
     if step in ("compare", "all"):
-        from benchmarks.language import compare
-
-        compare.run(output, studies or tuple(compare.STUDIES), threads)
+        compare.run(output, studies or STUDIES, threads)
+    if step in ("tables", "all"):
+        tables.write(output)
 
 
 main()

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from merging.storage import atomic
 
+PROTOCOL = Path(__file__).parents[2] / "docs" / "results" / "protocol-language.md"
 DOMAINS = ("manuals", "essays")
 SHIFT = "jargon"
 METHODS = (
