@@ -289,7 +289,11 @@ def _plugins(
 
 def _objective(name: str | None, options: Mapping[str, Any]) -> Any:
     """The objective that is named; None: the data choose it."""
+    from merging.plugins.naming import as_written
     from merging.plugins.options import build
     from merging.plugins.registry import objectives
 
-    return None if name is None and not options else build(objectives[name or "accuracy"], options)
+    if name is None and not options:
+        return None
+    kind, said = as_written(objectives, name or "accuracy")
+    return build(objectives[kind], said | dict(options))

@@ -23,8 +23,10 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
 
+    from merging.cli.showing.grid import Column
     from merging.looking.check import Checked, CheckedModel
     from merging.looking.sets import CheckedSet
+    from merging.plugins.task import Split
 
 PARTS = ("held_out", "test", "train", "unlabelled")
 """Keys of a [task] that name data."""
@@ -187,13 +189,13 @@ def _show_verdict(console: Console, found: Checked, strategy: str, warnings: int
         cost = found.cost
         most = "" if cost.complete else "more than "
         known = f"{cost.known:,} of {most}{plural(cost.scores, 'score', ',')} known from earlier commands, "
-        several = cost.workers > 1
+        several, tokens = cost.workers > 1, " tokens" if found.sets and found.sets[0].tokens else ""
         many = f" by one worker, at least {duration(cost.minutes / cost.workers)} by {cost.workers}" if several else ""
         console.print(
             marked(
                 f"[bold]{{}}:[/] {cost.words}, {known if cost.known else ''}"
                 f"[bold]{most}{duration(cost.minutes)}[/]{many} ({cost.samples_per_second:,.0f} "
-                f"samples a second in batches of {cost.batch} on {cost.device})",
+                f"samples a second in batches of {cost.batch:,}{tokens} on {cost.device})",
                 strategy,
             ),
             highlight=False,
@@ -260,8 +262,26 @@ def _show_sets(console: Console, sets: tuple[CheckedSet, ...]) -> None:
         Column(head="largest class", cells=largest, rank=2),
         Column(head="stored as", cells=stored, rank=3, right=False),
     ]
+    if sets[0].tokens:
+        columns = [Column(head="samples", cells=samples), *_text_columns(sets)]
     names = [Text(showable(each.name)) for each in sets]
     Grid(names=names, columns=columns, corner="set", elsewhere="--json", turns=False).show(console)
+
+
+def _text_columns(sets: tuple[CheckedSet, ...]) -> list[Column]:
+    """What sets of a language model hold."""
+    from rich.text import Text
+
+    from merging.cli.showing.grid import Column
+
+    choices = [f", {each.choices} choices" if each.choices else "" for each in sets]
+    kinds = ["documents and questions" if each.labels == "both" else each.labels for each in sets]
+    return [
+        Column(head="of", cells=[Text(a + b) for a, b in zip(kinds, choices, strict=True)], right=False),
+        Column(head="scored tokens", cells=[Text(f"{each.scored:,}") for each in sets]),
+        Column(head="all tokens", cells=[Text(f"{each.tokens:,}") for each in sets], rank=2),
+        Column(head="longest row", cells=[Text(f"{each.shape[0]:,}") for each in sets], rank=3),
+    ]
 
 
 def _show_samples(console: Console, found: Checked, decode: Any) -> None:
@@ -270,6 +290,7 @@ def _show_samples(console: Console, found: Checked, decode: Any) -> None:
 
     from merging.cli.showing.screen import marked
     from merging.looking.samples import chosen, half_blocks, label, pixels
+    from merging.plugins.sequences import Sequences
     from merging.running.leaks import sets_of
 
     if found.task is None:
@@ -277,7 +298,9 @@ def _show_samples(console: Console, found: Checked, decode: Any) -> None:
     names = found.task.classes or None
     colours = console.is_terminal and console.color_system == "truecolor"
     for name, split in sets_of(found.task).items():
-        if decode is not None:
+        if decode is not None and isinstance(split.inputs, Sequences):
+            _show_texts(console, name, split, decode)
+        elif decode is not None:
             console.print(marked("\n[bold]{}[/]", name))
             for index in chosen(split, 3):
                 text = f"  {label(split, index, names)}: {decode(split.inputs[index])}"
@@ -290,6 +313,28 @@ def _show_samples(console: Console, found: Checked, decode: Any) -> None:
                 console.print(marked("\n[bold]{}[/]", name))
                 for lines in zip(*rows, strict=True):
                     console.print(Text.from_markup(" ".join(lines)), no_wrap=True)
+
+
+def _show_texts(console: Console, name: str, split: Split, decode: Any) -> None:
+    """A few samples of a language model, what is scored in brackets; the right choice of a question is ticked."""
+    from rich.text import Text
+
+    from merging.cli.showing.screen import marked
+    from merging.looking.marked import CLOSE, OPEN, Stretch, shown
+    from merging.looking.samples import chosen
+
+    def written(stretches: tuple[Stretch, ...]) -> Text:
+        return Text.assemble(*((str(each), "" if each.scored else "dim") for each in stretches))
+
+    console.print(marked("\n[bold]{}[/] (scored: {}…{})", name, OPEN, CLOSE))
+    for index in chosen(split, 3):
+        sample = shown(split, index, decode)
+        more = f" (and {plural(sample.rows - 1, 'window')} more)" if sample.right is None and sample.rows > 1 else ""
+        head = "" if sample.right is not None else f"{plural(sample.scored, 'token', ',')}: "
+        console.print(Text.assemble(f"  {head}", written(sample.stretches), more), highlight=False, soft_wrap=True)
+        for number, choice in enumerate(sample.choices):
+            tick = "✓" if number == sample.right else " "
+            console.print(Text.assemble(f"  {tick} ", written((choice,))), highlight=False, soft_wrap=True)
 
 
 def duration(minutes: float) -> str:

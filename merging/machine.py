@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import importlib.metadata
 import math
 import os
@@ -105,6 +106,15 @@ def available_memory() -> int:
             return next(int(line.split()[1]) * 1024 for line in file if line.startswith("MemAvailable"))
     except (OSError, StopIteration, ValueError):  # not Linux
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def give_back() -> None:
+    """Hands memory that was freed back to the system, where the C library (glibc) keeps it for later.
+
+    The tensors of a model that has moved elsewhere are too small for it to give them back by itself.
+    """
+    with contextlib.suppress(AttributeError, OSError, TypeError):  # another C library
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def allow_open_files() -> None:

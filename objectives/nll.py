@@ -9,6 +9,7 @@ from merging.errors import OptionError
 from merging.plugins.objective import Objective
 from merging.plugins.options import option
 from merging.plugins.registry import objectives
+from merging.values.units import TOKENS
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -35,6 +36,10 @@ class NegativeLogLikelihood(Objective):
     takes: ClassVar[str] = "classes or tokens"
 
     temperature: float = option(1.0, "logits are divided by it before the softmax", low=1e-6)
+
+    def measure_on(self, *, tokens: bool) -> str:
+        """Says that of texts the perplexity is read."""
+        return TOKENS if tokens else self.name
 
     def terms(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Minus the cross-entropy of each sample; of documents ``(N, 2)``: log-likelihoods, and numbers of tokens."""

@@ -56,7 +56,8 @@ class Learned(MixStrategy):
 
     ``convex``: a softmax over the models in each component. ``affine``: coefficients that sum to one and may be
     negative, as steps from the block's mean. The temperature of the logits is fitted first and learned along, because
-    models that were trained with smoothed labels or mixup disagree about it.
+    models that were trained with smoothed labels or mixup disagree about it. Of documents the loss is the mean over
+    their tokens, without a temperature.
     """
 
     label: ClassVar[str] = "learned soup"
@@ -74,7 +75,7 @@ class Learned(MixStrategy):
         "models. Needs a model that autograd can run through. Fits models × components numbers to the held-out data: "
         "with fine partitions and few samples 'convex' is the safer choice."
     )
-    needs: ClassVar[frozenset[str]] = frozenset({"model", "objective", "gradients", "classes"})
+    needs: ClassVar[frozenset[str]] = frozenset({"model", "objective", "gradients", "likelihood"})
     min_models: ClassVar[int] = 2
     ranks: ClassVar[bool] = False
 
@@ -267,7 +268,10 @@ class Learned(MixStrategy):
         import torch
         from scipy.optimize import minimize_scalar
 
-        logits, labels = problem.scores.logits(soup).double(), problem.scores.labels()
+        labels = problem.scores.labels()
+        if labels.is_floating_point():  # documents, whose likelihoods have no temperature
+            return 1.0
+        logits = problem.scores.logits(soup).double()
 
         def loss(log: float) -> float:
             return float(torch.nn.functional.cross_entropy(logits * math.exp(log), labels))

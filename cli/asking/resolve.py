@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 from merging.cli.asking.request import code_in, usual_partitioner
 from merging.errors import RequirementError
 from merging.machine import at_most
+from merging.plugins.naming import as_written
 from merging.plugins.options import Plugin, build
 from merging.plugins.registry import KINDS, strategies
 
@@ -38,8 +39,8 @@ def plugins(request: Mapping[str, Any]) -> dict[str, Any]:
         if kind == "objective" and request[kind] is None and not options:
             made[kind] = None  # the data choose it
             continue
-        name = request[kind] or _default(kind, made["strategy"], request)
-        made[kind] = build(registry[name], options, inner)
+        name, said = as_written(registry, request[kind] or _default(kind, made["strategy"], request))
+        made[kind] = build(registry[name], said | options, inner)
     return made
 
 

@@ -20,6 +20,7 @@ from merging.storage.sources import short_names
 from merging.values.answer import headline_of, standing_of
 from merging.values.report import scored
 from merging.values.statistics import Interval
+from merging.values.units import TOKENS, heading
 from merging.values.verdict import ACCURACY, Role, Verdict, correction
 
 
@@ -64,17 +65,20 @@ def show_pair(console: Console, ranking: Ranking, models: Sequence[Ranked], verd
 def _show_scores(console: Console, ranking: Ranking, models: Sequence[Ranked], names: Sequence[str]) -> None:
     """Prints a line a set: how many samples, and each model's score with its interval where there is room."""
     sets = list(models[0].outcomes)
+    shown = TOKENS if ranking.measure == TOKENS else ranking.objective
     samples = [Text(f"{models[0].outcomes[name].samples:,}") for name in sets]
     columns = [Column(head="samples", cells=samples, rank=1)]
-    scores = [[scored(model.outcomes[name].score, ranking.objective) for name in sets] for model in models]
-    between = [[_between(model, name, ranking.objective) for name in sets] for model in models]
-    measure = "score" if ranking.objective == ACCURACY else ranking.objective
+    scores = [
+        [scored(model.outcomes[name].score, shown).removeprefix("perplexity ") for name in sets] for model in models
+    ]
+    between = [[_between(model, name, shown) for name in sets] for model in models]
+    measure = "score" if ranking.objective == ACCURACY else heading(shown)
     for name, own, intervals in zip(names if len(models) > 1 else [measure], scores, between, strict=True):
         wide = max(map(len, intervals))
         full = [marked("{} [dim]{}[/]", score, told.ljust(wide)) for score, told in zip(own, intervals, strict=True)]
         short = [Text(score) for score in own]
         columns.append(Column(head=name, cells=full if wide else short, short=short))
-    corner = "" if ranking.objective == ACCURACY or len(models) == 1 else ranking.objective
+    corner = "" if ranking.objective == ACCURACY or len(models) == 1 else heading(shown)
     rows = [Text(showable(name)) for name in sets]
     table = Grid(names=rows, columns=columns, corner=corner, elsewhere="--json", turns=False)
     table.show(console)
@@ -92,7 +96,10 @@ def _between(model: Ranked, name: str, objective: str) -> str:
         low, high = outcome.interval
         return f"{100 * low:.1f}–{100 * high:.1f}"
     interval: Interval | None = model.intervals.get(name)
-    return "" if interval is None else " to ".join(scored(end, objective) for end in interval)
+    if interval is None:
+        return ""
+    ends = interval[::-1] if objective == TOKENS else interval  # the smaller perplexity is the larger score
+    return " to ".join(scored(end, objective).removeprefix("perplexity ") for end in ends)
 
 
 def pair_to_json(ranking: Ranking, models: Sequence[Ranked], verdicts: Sequence[Verdict]) -> dict[str, Any]:

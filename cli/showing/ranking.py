@@ -17,6 +17,7 @@ from merging.plugins.task import HELD_OUT
 from merging.values.leaderboard import short
 from merging.values.report import number
 from merging.values.statistics import Interval
+from merging.values.units import ends_in, heading
 from merging.values.verdict import ACCURACY, Role, correction, legend, mark, p_value, word
 from merging.values.wording import some
 
@@ -34,7 +35,7 @@ def show_ranking(console: Console, ranking: Ranking) -> None:
         ranking: the models.
     """
     percent = ranking.measure == ACCURACY
-    what = "top-1 accuracy in %" if percent else ranking.objective
+    what = heading(ranking.measure, ranking.objective)
     said = marked("[bold]{} models[/], {}, best on {} first.", len(ranking.models), what, ranking.by)
     console.print(said, highlight=False)
     single = ranking.shifts if str(Role.AVERAGE) in ranking.best.scores else ()
@@ -58,7 +59,7 @@ def show_ranking(console: Console, ranking: Ranking) -> None:
             console.print(marked("{} has the weights of {}.", model.name, model.same_as), highlight=False)
     shown = "\n".join(line.plain for line in main.lines(console.width))
     how = "Wilson; of the average normal" if percent else "bootstrap over the samples"
-    between = _between(ranking.best.intervals.get(ranking.by), percent)
+    between = _between(ranking.best.intervals.get(ranking.by), ranking.measure)
     notes = [
         f"Behind each score its 95 % interval ({how})." if between in shown else "Intervals of the scores: --json.",
         legend(ranking.best.name),
@@ -75,16 +76,20 @@ def show_ranking(console: Console, ranking: Ranking) -> None:
 
 def _tested(ranking: Ranking, name: str) -> Column:
     """Scores on a set, with intervals where there is room, and what the tests say."""
-    percent = ranking.measure == ACCURACY
-    scores = [number(model.scores[name], percent=percent) for model in ranking.models]
-    between = [_between(model.intervals.get(name), percent) for model in ranking.models]
+    scores = _scores(ranking, name)
+    between = [_between(model.intervals.get(name), ranking.measure) for model in ranking.models]
     tests = [_test(model, name) for model in ranking.models]
     return Column(head=name, cells=_joined(scores, between, tests), short=_joined(scores, tests), right=False)
 
 
+def _scores(ranking: Ranking, name: str) -> list[str]:
+    measure = ranking.measure
+    return [number(model.scores[name], percent=measure == ACCURACY, measure=measure) for model in ranking.models]
+
+
 def _marked(ranking: Ranking, name: str) -> Column:
     """Scores on a set with the marks of the tests alone."""
-    scores = [number(model.scores[name], percent=ranking.measure == ACCURACY) for model in ranking.models]
+    scores = _scores(ranking, name)
     marks = [_test(model, name)[: len(mark(model.verdict(name)))] for model in ranking.models]
     return Column(head=name, cells=_joined(scores, marks), right=False)
 
@@ -110,8 +115,8 @@ def _test(model: Ranked, name: str) -> Text:
     return Text(f"{mark(verdict) or ' '} {p_value(verdict.corrected)}".rstrip(), style=STYLES[word(verdict)])
 
 
-def _between(interval: Interval | None, percent: bool) -> str:
+def _between(interval: Interval | None, measure: str) -> str:
     if interval is None:
         return ""
-    low, high = interval
-    return f"{100 * low:.1f}–{100 * high:.1f}" if percent else f"{low:.4g} to {high:.4g}"
+    low, high = ends_in(measure, interval)
+    return f"{low:.1f}–{high:.1f}" if measure == ACCURACY else f"{low:.4g} to {high:.4g}"

@@ -38,7 +38,7 @@ def in_groups(
     """
     if groups is None or not labels:
         return labels, decode
-    named = [_name(where, number, value) for number, value in enumerate(groups, first)]
+    named = [group_name(where, number, value) for number, value in enumerate(groups, first)]
     names = sorted(set(named))
     place = {name: number for number, name in enumerate(names)}
     pairs = list(zip(labels, named, strict=True))
@@ -58,7 +58,17 @@ def in_groups(
     return pairs, load
 
 
-def _name(where: str, number: int, value: Any) -> str:
+def group_name(where: str, number: int, value: Any) -> str:
+    """A group as a column has it.
+
+    Args:
+        where: the set, for messages.
+        number: number of the row, for messages.
+        value: what stands there.
+
+    Raises:
+        TaskError: no name or number.
+    """
     text = nfc(str(value)).strip() if isinstance(value, str | int | float) and value == value else ""
     if text:
         return text.partition(".")[0] if WHOLE.fullmatch(text) else text

@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+import itertools
+import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from merging.data.columns import present, texts_in
-from merging.data.reading import Completions, Conversations, Documents, Question, Questions, Reading, Wanted, listed
+from merging.data.reading import (
+    LETTERS,
+    Completions,
+    Conversations,
+    Documents,
+    Question,
+    Questions,
+    Reading,
+    Wanted,
+    listed,
+)
 from merging.errors import TaskError
 from merging.values.wording import some
 
@@ -64,6 +76,16 @@ def kind_of(where: str, names: Mapping[str, str], there: Sequence[str], named: S
     )
 
 
+def lettered(there: Sequence[str]) -> str | None:
+    """The columns of choices, where these are called A, B and so on: their names, with commas.
+
+    >>> lettered(["question", "A", "B", "C", "answer"])
+    'A,B,C'
+    """
+    found = list(itertools.takewhile(lambda letter: letter in there, LETTERS))
+    return ",".join(found) if len(found) > 1 else None
+
+
 def taken(kind: str, rows: Sequence[Mapping[str, Any]], names: Mapping[str, str], wanted: Wanted) -> list[Any]:
     """A table's rows as its kind reads them.
 
@@ -82,7 +104,10 @@ def _documents(rows: Sequence[Mapping[str, Any]], names: Mapping[str, str], want
 
 
 def _completions(rows: Sequence[Mapping[str, Any]], names: Mapping[str, str], wanted: Wanted) -> list[Any]:
-    return list(zip(*(_column(rows, names[part], wanted) for part in ("prompt", "completion")), strict=True))
+    prompts, completions = (_column(rows, names[part], wanted) for part in ("prompt", "completion"))
+    if "" in completions:
+        raise TaskError(f"{wanted.row(completions.index(''))} has an empty '{names['completion']}': nothing to score")
+    return list(zip(prompts, completions, strict=True))
 
 
 def _conversations(rows: Sequence[Mapping[str, Any]], names: Mapping[str, str], wanted: Wanted) -> list[Any]:
@@ -95,9 +120,12 @@ def _questions(rows: Sequence[Mapping[str, Any]], names: Mapping[str, str], want
     for place, (question, row) in enumerate(zip(asked, rows, strict=True)):
         if row.get(names["answer"]) in (None, ""):
             raise TaskError(f"{wanted.row(place)} has no '{names['answer']}'")
-        value = row.get(columns[0]) if len(columns) == 1 else [row.get(name) for name in columns]
+        value: Any = row.get(columns[0])
+        if len(columns) > 1:  # a cell without a text is a choice that this question does not have
+            there = [name for name in columns if row.get(name) not in (None, "")]
+            value = {"text": [row[name] for name in there], "label": there}
         choices, own = listed(value, wanted.row(place))
-        found.append(Question(question, choices, row[names["answer"]], own or (tuple(columns) if columns[1:] else ())))
+        found.append(Question(question, choices, row[names["answer"]], own))
     return found
 
 
@@ -107,8 +135,6 @@ def listed_messages(value: Any, row: str) -> Any:
     Raises:
         TaskError: a text that is no JSON.
     """
-    import json
-
     if not isinstance(value, str):
         return value
     try:

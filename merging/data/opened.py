@@ -25,6 +25,7 @@ class Opened:
         spelled: whether labels stand in a table, where numbers may be names (:func:`merging.data.classes.spelled`).
         place: says where a label stands first, for messages.
         counts: whether somebody wrote its numbers, who may have begun at 1; a library that declares classes has not.
+        scored: ``documents`` or ``questions`` where a language model is scored on it; empty elsewhere.
     """
 
     where: str
@@ -36,6 +37,7 @@ class Opened:
     spelled: bool = False
     place: Callable[[Written], str] | None = None
     counts: bool = True
+    scored: str = ""
 
     def load(self, classes: Sequence[str] | None, *, restrict: bool, progress: Progress | None = None) -> Split:
         """Decodes it, its labels counting the model's outputs, or the set's own classes.

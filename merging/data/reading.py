@@ -13,6 +13,7 @@ import numpy as np
 
 from merging.data.passages import Coded, Passage, coded, divided, windows
 from merging.errors import TaskError, raised, showable, unknown
+from merging.values.wording import plural
 
 AT_ONCE = 1000
 """Texts that go to the tokenizer together."""
@@ -94,10 +95,16 @@ class Reading(ABC):
         Raises:
             TaskError: the tokenizer fails, or gives an id that the model has no row for.
         """
+        if not texts:
+            return []
         tokenizer = self.source.tokenizer
         try:
             found = tokenizer(list(texts), add_special_tokens=special, return_attention_mask=False, verbose=False)
         except Exception as error:  # a damaged tokenizer raises whatever it provokes
+            if (half := next((text for text in texts if not _is_unicode(text)), None)) is not None:
+                raise TaskError(
+                    f"{self.wanted.where}: '{showable(half[:60])}' is no text: half of a surrogate pair is in it"
+                ) from None
             raise TaskError(f"{self.wanted.where}: {self.source.spec} cannot tokenize it ({raised(error)})") from None
         return [list(map(int, ids)) for ids in found["input_ids"]]
 
@@ -136,7 +143,12 @@ class Reading(ABC):
 
     def said(self) -> list[str]:
         """Lists what the user should know, once all samples are read."""
-        cut = [f"{self._cut:,} rows are longer than the model reads; their beginnings are cut off"]
+        longer = (
+            "row is longer than the model reads; its beginning is"
+            if self._cut == 1
+            else ("rows are longer than the model reads; their beginnings are")
+        )
+        cut = [f"{self._cut:,} {longer} cut off"]
         return [*self.notes, *(cut if self._cut else [])]
 
 
@@ -157,7 +169,7 @@ class Documents(Reading):
                 several, parts = several + (len(made) > 1), parts + len(made) * (len(made) > 1)
                 yield from made
         if several:
-            self.notes.append(f"{several:,} long documents are scored as {parts:,} samples")
+            self.notes.append(f"{plural(several, 'long document', ',')} scored as {parts:,} samples")
 
 
 class Completions(Reading):
@@ -216,7 +228,11 @@ class Question:
         """
         names = self.names or tuple(LETTERS[: len(self.choices)])
         answer = self.answer
+        if isinstance(answer, float) and answer.is_integer():  # a column with gaps
+            answer = int(answer)
         if isinstance(answer, str):
+            if self.choices.count(answer) > 1 and answer not in self.names:
+                raise TaskError(f"{row} has the right choice '{showable(answer[:40])}' twice; write its number, from 0")
             for known in (self.choices if not self.names else (), names, self.choices):
                 if answer in known:
                     return known.index(answer)
@@ -235,6 +251,9 @@ class Questions(Completions):
 
     def passages(self, rows: Sequence[Question]) -> Iterator[Passage]:  # type: ignore[override]
         """Reads questions, a row of tokens for each choice."""
+        twice = sum(len(set(asked.choices)) < len(asked.choices) for asked in rows)
+        if twice:
+            self.notes.append(f"{plural(twice, 'question')} with a choice twice, of which one counts as wrong")
         for batch in _numbered(rows, AT_ONCE // 4):
             pairs = [
                 (self.wanted.template.replace("{question}", asked.question), f" {choice}")
@@ -287,33 +306,42 @@ class Conversations(Reading):
         plain = isinstance(messages, list | tuple) and all(isinstance(each, Mapping) for each in messages)
         if not plain or not all(isinstance(each.get("role"), str) and "content" in each for each in messages):
             raise TaskError(f"{self.wanted.row(place)}: messages are a list of {{role, content}}")
+        if not all(isinstance(each["content"], str) for each in messages if each["role"] == "assistant"):
+            raise TaskError(f"{self.wanted.row(place)} has a message of the assistant without a text")
         if _GENERATION.search(str(self.source.tokenizer.chat_template)):
             return self._marked(messages, place)
         said = self._rendered(messages, place)
-        spans, written = list[tuple[int, int]](), 0
-        for number, message in enumerate(messages):
-            if message["role"] != "assistant":
-                continue
-            before = self._rendered(messages[:number], place, prompt=True)
-            after = self._rendered(messages[: number + 1], place)
-            if not (said.startswith(before) and said.startswith(after)):
-                # what follows a turn may change how it ends: what was said is found where it stands
-                at = said.find(str(message["content"]), max(written, len(before) if said.startswith(before) else 0))
-                if at < 0:
-                    raise TaskError(
-                        f"{self.wanted.row(place)}: the chat template writes a turn otherwise once another follows, so "
-                        "that the assistant's tokens cannot be told; write `prompt` and `completion`"
-                    )
-                before, after = said[:at], said[: at + len(str(message["content"]))]
-            spans.append((len(before), len(after)))
-            written = len(after)
+        turns = [number for number, message in enumerate(messages) if message["role"] == "assistant"]
+        spans = [self._span(messages, number, said, place) for number in turns]
         read = self.source.tokenizer(said, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
         starts = np.array([begin for begin, _ in read["offset_mapping"]], dtype=np.int64)
         ends = np.array([end for _, end in read["offset_mapping"]], dtype=np.int64)
         scored = np.zeros(len(starts), dtype=np.bool_)
         for begin, end in spans:
-            scored |= (starts >= begin) & (starts < end) & (ends > starts)
+            scored |= (ends > begin) & (starts < end) & (ends > starts)  # as transformers' own mask has it
         return coded(read["input_ids"], scored)
+
+    def _span(self, messages: Sequence[Mapping[str, Any]], number: int, said: str, place: int) -> tuple[int, int]:
+        """Where the text of one of the assistant's turns begins, and where the turn ends.
+
+        A mark in its place says what the template writes around the text, whatever that cuts off the text itself. The
+        turn ends where the conversation would that ends with it; where a template writes an end otherwise once another
+        turn follows, with the text.
+
+        Raises:
+            TaskError: what is written around a turn depends on its text, or the text is left out.
+        """
+        other = [message if at != number else {**message, "content": _MARK} for at, message in enumerate(messages)]
+        before, mark, behind = self._rendered(other, place).partition(_MARK)
+        end = len(said) - len(behind)
+        around = said.startswith(before) and said.endswith(behind) and len(before) <= end
+        if not mark or not around or _MARK in behind:
+            raise TaskError(
+                f"{self.wanted.row(place)}: what the chat template writes around message {number + 1} depends on its "
+                "text, so that the assistant's tokens cannot be told; write `prompt` and `completion`"
+            )
+        whole = self._rendered(messages[: number + 1], place)
+        return len(before), max(end, len(whole)) if said.startswith(whole) else end
 
     def _marked(self, messages: Sequence[Mapping[str, Any]], place: int) -> Coded:
         """Reads a conversation whose template says itself what the assistant generates."""
@@ -328,16 +356,23 @@ class Conversations(Reading):
             raise TaskError(f"{self.wanted.row(place)}: the chat template refuses it ({raised(error)})") from None
         return coded(read["input_ids"], np.array(read["assistant_masks"], dtype=np.bool_))
 
-    def _rendered(self, messages: Sequence[Mapping[str, Any]], place: int, *, prompt: bool = False) -> str:
-        if not messages and prompt:
-            return ""
+    def _rendered(self, messages: Sequence[Mapping[str, Any]], place: int) -> str:
         try:
-            found = self.source.tokenizer.apply_chat_template(
-                [dict(message) for message in messages], tokenize=False, add_generation_prompt=prompt
-            )
+            found = self.source.tokenizer.apply_chat_template([dict(message) for message in messages], tokenize=False)
         except Exception as error:  # templates raise what they like, in a sandbox
             raise TaskError(f"{self.wanted.row(place)}: the chat template refuses it ({raised(error)})") from None
         return str(found)
+
+
+_MARK = "\ue000text\ue000"
+"""Stands for a text that nobody writes: of characters for private use."""
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        return bool(text.encode()) or not text
+    except UnicodeEncodeError:
+        return False
 
 
 def _numbered(rows: Sequence[T], size: int) -> Iterator[list[tuple[int, T]]]:
@@ -370,6 +405,6 @@ def listed(value: Any, row: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
         raise TaskError(f"{row}: its choices are {value!r:.60}; they are a list of texts")
     if names and len(names) != len(value):
         raise TaskError(f"{row} has {len(value)} choices and {len(names)} labels for them")
-    if len(set(value)) < len(value):
-        raise TaskError(f"{row} has a choice twice; only one can be right")
+    if "" in value:
+        raise TaskError(f"{row}: choice {value.index('') + 1} is empty: nothing to score")
     return tuple(value), tuple(names)

@@ -25,7 +25,7 @@ from merging.plugins.task import Split
 from merging.storage import atomic
 from merging.storage.user_cache import cache_folder
 
-VERSION = 1
+VERSION = 2
 """Counts the ways of reading and storing; another number leaves older files alone."""
 ARRAYS = ("tokens", "starts", "weights", "slots", "samples")
 _FILES = (

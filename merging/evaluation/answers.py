@@ -45,7 +45,7 @@ class Seen:
             split: the samples.
             record: keep the terms, unless they are the hits.
         """
-        score = finite(objective.score(self.terms, split.labels.cpu(), split.groups))
+        score = finite(objective.score(self.terms, split.labels.cpu(), split.groups, split.group_names))
         correct = None if self.hits is None else np.packbits(self.hits.numpy())
         kept = _array(self.terms) if record and not objective.counts_hits else None
         loss = sum(self.losses) / len(split) if self.losses else None
@@ -139,7 +139,7 @@ class Answers:
         for bound in self._objective.bounds or ():
             whole = torch.full((len(split), *terms.shape[1:]), bound, dtype=terms.dtype)
             whole[places] = terms
-            ends.append(finite(self._objective.score(whole, split.labels.cpu(), split.groups)))
+            ends.append(finite(self._objective.score(whole, split.labels.cpu(), split.groups, split.group_names)))
         least, most = ends
         return (WORST if terms.is_floating_point() else least), most
 

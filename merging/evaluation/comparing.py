@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from merging.evaluation.draws import Draws, Seen
-from merging.plugins.objective import Objective
+from merging.plugins.objective import Objective, measure_of
 from merging.plugins.task import CERTIFY, HELD_OUT, Task
 from merging.plugins.whole_model_objective import WholeModelObjective
 from merging.values.outcome import Outcome, is_score
@@ -25,8 +25,7 @@ class Comparer:
 
     def __init__(self, objective: Objective | WholeModelObjective, task: Task) -> None:
         self.objective, self.task = objective, task
-        counts = isinstance(objective, Objective) and objective.counts_hits
-        self.measure = ACCURACY if counts else objective.name
+        self.measure = measure_of(objective, task)
         self._draws = Draws(objective, task)
 
     def accuracies(self, seen: Seen) -> dict[str, float]:

@@ -91,7 +91,8 @@ class Draws:
                 raise TypeError(f"{objective.name} has no terms")
             drawn = torch.from_numpy(index)
             chosen = torch.from_numpy(terms[index])
-            return float(objective.score(chosen, labels[drawn], None if groups is None else groups[drawn]))
+            parts = None if groups is None else groups[drawn]
+            return float(objective.score(chosen, labels[drawn], parts, split.group_names))
 
         return reduce
 

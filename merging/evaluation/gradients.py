@@ -16,7 +16,9 @@ from merging.evaluation.ledger import Ledger
 from merging.forward import blend
 from merging.forward.device import on_device
 from merging.forward.fisher import squared_gradients
+from merging.forward.losses import parts, share_of_loss, whole_of
 from merging.forward.passes import Passes
+from merging.plugins.sequences import Sequences
 from merging.plugins.slopes import Blend
 from merging.values.recipe import Recipe
 
@@ -61,6 +63,7 @@ class LiveGradients:
     def __init__(self, keys: Keys, passes: Passes, ledger: Ledger) -> None:
         self._keys, self._passes, self._ledger = keys, passes, ledger
         self._live, self._held_out = passes.live, keys.task.held_out
+        self._tokens = passes.numerics.batch if isinstance(self._held_out.inputs, Sequences) else None
 
     def batches(
         self, split: str, generator: np.random.Generator, size: int | None = None
@@ -84,11 +87,14 @@ class LiveGradients:
             The loss, and float64 of shape ``(r, m)``.
         """
         self._ledger.check()
-        self._check_classes()
+        self._check_likelihood()
         inputs, labels = batch
         module = self.open(recipe)
-        loss = torch.nn.functional.cross_entropy(self._held_out.project(module(inputs)), labels)
-        loss.backward()
+        loss = torch.zeros((), device=labels.device)
+        for some, wanted in [batch] if self._tokens is None else parts(inputs, labels, self._tokens):
+            share = share_of_loss(self._held_out.project(module(some)), wanted, whole_of(labels))
+            share.backward()
+            loss += share.detach()
         slopes = np.zeros(recipe.coefficients.shape)
         done: set[int] = set()  # tied names are one parameter, whose slope counts once
         for column, component in enumerate(recipe.partition.components):
@@ -102,18 +108,20 @@ class LiveGradients:
                     slopes[row, column] += float((slope * self._live.pool.read(ingredient, name)).sum())
         module.zero_grad(set_to_none=True)
         self._ledger.pay(GRADIENT * len(labels) / len(self._held_out))
-        return float(loss.detach()), slopes
+        return float(loss), slopes
 
     def blend(self, rows: Sequence[Recipe]) -> Blend:
         """Rows that are mixed with coefficients to be learned; every gradient is counted."""
-        self._check_classes()
+        self._check_likelihood()
 
         def count(samples: int) -> None:
             self._ledger.check()
             self._ledger.pay(GRADIENT * samples / len(self._held_out))
 
         measured, project = bool(self._keys.statistics), self._held_out.project
-        return blend.Blend(self._live, rows, batch_norm=measured, project=project, on_gradient=count)
+        return blend.Blend(
+            self._live, rows, batch_norm=measured, project=project, on_gradient=count, tokens=self._tokens
+        )
 
     def squared_gradients(
         self, recipe: Recipe, split: str, samples: int, generator: np.random.Generator, *, sampled: bool
@@ -136,7 +144,7 @@ class LiveGradients:
         order = on_device(torch.from_numpy(chosen), feed.labels.device)
         draws = torch.Generator().manual_seed(int(generator.integers(1 << 62)))
         project = self._keys.task.split(split).project
-        with live.in_fp32():
+        with live.in_fp32(whole=True):
             module, total = self.open(recipe), dict[str, Tensor]()
             for inputs, labels in self._passes.batches(split, order):
                 self._ledger.check(split)
@@ -154,8 +162,17 @@ class LiveGradients:
         self._live.open_to_autograd()
         return self._live.module
 
+    def _check_likelihood(self) -> None:
+        """Refuses a gradient of the cross-entropy where there is no likelihood.
+
+        Raises:
+            StrategyError: the labels are numbers.
+        """
+        if not self._held_out.counts_tokens:
+            self._check_classes()
+
     def _check_classes(self) -> None:
-        """Refuses a gradient of the cross-entropy where there are no classes.
+        """Refuses a gradient where there are no classes.
 
         Raises:
             StrategyError: the labels are numbers.

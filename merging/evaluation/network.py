@@ -56,9 +56,7 @@ class Network:
         rows = torch.from_numpy(np.unique(np.linspace(0, len(split) - 1, SAMPLES).round().astype(np.int64)))
         try:
             with live.in_fp32(), torch.inference_mode(), _undisturbed():
-                shown, other = (
-                    batch_for(self._task, split.inputs[rows], live.weights.device, live.dtype) for _ in range(2)
-                )
+                shown, other = (batch_for(self._task, split.inputs[rows], live.device, live.dtype) for _ in range(2))
                 if not torch.equal(shown, other):
                     raise UnsureError("samples are prepared otherwise when that is done again")
                 _add(digest, shown)

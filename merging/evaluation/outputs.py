@@ -8,11 +8,12 @@ from dataclasses import replace
 
 from torch import Tensor
 
-from merging.errors import StrategyError
+from merging.errors import StrategyError, TaskError
 from merging.evaluation.keys import Keys
 from merging.evaluation.ledger import Ledger
 from merging.evaluation.scorer import Scorer, Wanted
 from merging.plugins.progress import Progress, Silent
+from merging.plugins.sequences import Sequences
 from merging.plugins.task import HELD_OUT
 from merging.plugins.whole_model_objective import WholeModelObjective
 from merging.values.outcome import Outcome
@@ -75,7 +76,12 @@ class Outputs:
         return self._keys.task.split(split).labels.cpu()
 
     def ensemble(self, ensemble: Ensemble, split: str) -> Outcome:
-        """The members' outputs, averaged; costs a pass for each member whose logits are not kept."""
+        """The members' outputs, averaged; costs a pass for each member whose logits are not kept.
+
+        Raises:
+            TaskError: they are log-likelihoods of documents, whose average says nothing.
+        """
+        self._check_averages(split)
         began, passes = time.perf_counter(), 0.0
         self._scorer.foresee(self._missing(ensemble.members, split), first=True)
         if split == HELD_OUT:
@@ -93,6 +99,11 @@ class Outputs:
         mixed = _averaged(ensemble, outputs)
         seconds = time.perf_counter() - began
         return replace(self._scorer.of_logits(mixed, split), seconds=seconds, passes=passes)
+
+    def _check_averages(self, split: str) -> None:
+        data = self._keys.task.split(split)
+        if isinstance(data.inputs, Sequences) and not data.categorical:
+            raise TaskError(f"{split} has documents, and an ensemble of their log-likelihoods is none of probabilities")
 
     def recorded(self, ensemble: Ensemble, split: str) -> Outcome:
         """An ensemble's outcome of record: every member's pass is one of record."""

@@ -269,7 +269,9 @@ class LiveScorer:
     @contextlib.contextmanager
     def _precision(self, split: str, *, record: bool) -> Iterator[None]:
         with (
-            self.live.in_fp32() if record or split == CERTIFY else contextlib.nullcontext(),
+            self.live.in_fp32(whole=not record and self.passes.numerics.compiled)
+            if record or split == CERTIFY
+            else contextlib.nullcontext(),
             self.passes.eagerly() if record else contextlib.nullcontext(),
         ):
             yield

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 
 from merging.forward.attention import is_packable, packed
 from merging.forward.device import on_device
 from merging.forward.live import LiveModel
+from merging.forward.losses import parts, share_of_loss, whole_of
 from merging.forward.recalibration import batch_statistics
 from merging.forward.rows import resident
 from merging.mixing.variances import FLOOR
@@ -35,6 +35,7 @@ class Blend:
         batch_norm: BatchNorm layers use each batch's statistics, because averaged ones fit no mix.
         project: takes the model's logits to those of the data's classes.
         on_gradient: told the number of samples before each gradient; it counts, and may stop the run.
+        tokens: batches are of sequences, of which so many tokens go through the model at once; None: they are not.
 
     Attributes:
         home: device of coefficients in float64: the model's own, or the CPU for a model on MPS, which has no float64.
@@ -49,17 +50,18 @@ class Blend:
         batch_norm: bool = False,
         project: Callable[[Tensor], Tensor] = lambda logits: logits,
         on_gradient: Callable[[int], None] = lambda samples: None,
+        tokens: int | None = None,
     ) -> None:
         self._live = live
         self._on_gradient = on_gradient
-        self._project = project
+        self._project, self._tokens = project, tokens
         self._batch_norm = batch_norm
-        device = live.weights.device
+        device = live.device
         self.home = torch.device("cpu") if device.type == "mps" else device
         live.load(rows[0])  # integer tensors follow the first row
         self._rows = resident(live, rows)
         self.rows_in = str(self._rows.dtype).removeprefix("torch.")
-        self._slope = torch.zeros_like(live.weights)
+        self._slope = torch.zeros(live.size, device=device)
         self._parts = 1
         self._attention = [part for part in live.module.modules() if is_packable(part)] if device.type == "cuda" else []
         bounded = [(c, part) for c, part in live.variances if not live.partition.components[c].frozen]
@@ -73,7 +75,7 @@ class Blend:
     def gradient(
         self, coefficients: NDArray[np.float64], batch: tuple[Tensor, Tensor], scale: float = 1.0
     ) -> tuple[float, NDArray[np.float64], float]:
-        """Cross-entropy of ``scale · logits`` on a batch and its derivatives.
+        """Cross-entropy of ``scale · logits`` on a batch, or of the tokens of its documents, and its derivatives.
 
         Args:
             coefficients: shape ``(rows, components)``. Frozen components keep the first row's values.
@@ -100,12 +102,12 @@ class Blend:
         """
         self._on_gradient(len(batch[1]))
         live = self._live
-        table = on_device(table.detach().float(), live.weights.device)
+        table = on_device(table.detach().float(), live.device)
         with torch.no_grad():
             self._rows.mix(table)
             self._bound(table)
         live.mixed()
-        factor = on_device(scale.detach().float(), live.weights.device).requires_grad_()
+        factor = on_device(scale.detach().float(), live.device).requires_grad_()
         live.open_to_autograd()
         with (
             torch.enable_grad(),
@@ -123,8 +125,11 @@ class Blend:
         """The mean cross-entropy; its gradients are added up, over as many parts of the batch as memory asks for."""
         while True:
             size = math.ceil(len(labels) / self._parts)
+            some: Iterable[tuple[Tensor, Tensor]] = zip(inputs.split(size), labels.split(size), strict=True)
+            if self._tokens is not None:
+                some = parts(inputs, labels, self._tokens // self._parts)
             try:
-                return self._added_up(inputs.split(size), labels.split(size), factor)
+                return self._added_up(some, whole_of(labels), factor)
             except torch.cuda.OutOfMemoryError:
                 if size == 1 or self._batch_norm:  # whose statistics are those of the whole batch
                     raise
@@ -133,12 +138,11 @@ class Blend:
             factor.grad = None
             torch.cuda.empty_cache()
 
-    def _added_up(self, inputs: Sequence[Tensor], labels: Sequence[Tensor], factor: Tensor) -> Tensor:
-        """Runs forward and backward over parts of a batch: the mean cross-entropy of all its samples."""
-        whole, losses = sum(map(len, labels)), list[Tensor]()
-        for x, y in zip(inputs, labels, strict=True):
-            logits = self._project(self._live.module(x).float()) * factor
-            loss = cross_entropy(logits, y) * (len(y) / whole)
+    def _added_up(self, some: Iterable[tuple[Tensor, Tensor]], whole: Tensor | int, factor: Tensor) -> Tensor:
+        """Runs forward and backward over parts of a batch: the mean loss of all of it."""
+        losses = list[Tensor]()
+        for x, y in some:
+            loss = share_of_loss(self._project(self._live.module(x).float()), y, whole, factor)
             loss.backward()
             losses.append(loss.detach())
         return torch.stack(losses).sum()

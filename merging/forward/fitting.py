@@ -50,13 +50,22 @@ def untouched(module: nn.Module, inputs: Tensor) -> tuple[frozenset[str], torch.
     for parameter in module.parameters():
         parameter.requires_grad_(parameter.is_floating_point())
         parameter.grad = None
+    reached = set[int]()
+
+    def reach(parameter: Tensor) -> None:
+        reached.add(id(parameter))
+        parameter.grad = None  # so that never more than one is in memory
+
+    hooks = [p.register_post_accumulate_grad_hook(reach) for p in module.parameters() if p.requires_grad]
     with torch.enable_grad(), watch:
         logits = module(inputs)
         check_logits(logits)
         logits.float().sum().backward()
     touched = watch.seen | {
-        name for name, tensor in state.items() if isinstance(tensor, nn.Parameter) and tensor.grad is not None
+        name for name, tensor in state.items() if isinstance(tensor, nn.Parameter) and id(tensor) in reached
     }
+    for hook in hooks:
+        hook.remove()
     for name, parameter in module.named_parameters():
         parameter.grad = None
         parameter.requires_grad_(wanted[name])

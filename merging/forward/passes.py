@@ -91,7 +91,7 @@ class Passes:
                 return part
         if split not in self._feeds:
             self._parts.pop(split, None)  # makes room
-            self._feeds[split] = feed_of(self.task.split(split), self.live.weights.device)
+            self._feeds[split] = feed_of(self.task.split(split), self.live.device)
             self.check_labels(split)
         whole = self._feeds[split]
         return whole if span is None else whole.part(*span)
@@ -108,7 +108,7 @@ class Passes:
             return None
         self._parts.pop(split, None)
         some = replace(whole, inputs=whole.inputs[start:stop], labels=whole.labels[start:stop])
-        self._parts[split] = span, feed_of(some, self.live.weights.device)
+        self._parts[split] = span, feed_of(some, self.live.device)
         self.check_labels(split)
         return self._parts[split][1]
 
@@ -117,11 +117,11 @@ class Passes:
         if split in self._feeds:
             return self._feeds[split].take(slice(0, count))
         inputs = self.task.split(split).inputs[:count]
-        return inputs if isinstance(inputs, Sequences) else on_device(inputs, self.live.weights.device)
+        return inputs if isinstance(inputs, Sequences) else on_device(inputs, self.live.device)
 
     def prepare(self, inputs: Tensor | Sequences) -> Tensor:
         """Turns stored samples into what the model takes: normalised, in the precision that it runs in."""
-        return batch_for(self.task, inputs, self.live.weights.device, self.live.dtype)
+        return batch_for(self.task, inputs, self.live.device, self.live.dtype)
 
     def _entering(self, stored: Tensor | Sequences) -> Tensor:
         """What a pass puts into the model: prepared samples, or images as stored where its first layer takes those."""

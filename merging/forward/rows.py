@@ -54,8 +54,8 @@ class Rows:
         self, live: LiveModel, recipes: Sequence[Recipe], dtype: torch.dtype = torch.float32, piece: int | None = None
     ) -> None:
         self._live, self.dtype, self._piece = live, dtype, piece
-        self._flat = torch.zeros((len(recipes), len(live.weights)), device=live.weights.device, dtype=dtype)
-        row = torch.zeros_like(live.weights) if dtype != torch.float32 else None
+        self._flat = torch.zeros((len(recipes), live.size), device=live.device, dtype=dtype)
+        row = torch.zeros(live.size, device=live.device) if dtype != torch.float32 else None
         for flat, recipe in zip(self._flat, recipes, strict=True):
             live.fill(flat if row is None else row, recipe)
             if row is not None:
@@ -123,6 +123,6 @@ class Rows:
 
 def resident(live: LiveModel, recipes: Sequence[Recipe]) -> Rows:
     """Rows in memory, as the device is served best."""
-    device = live.weights.device
+    device = live.device
     piece = None if device.type == "cpu" else PIECE
-    return Rows(live, recipes, rows_dtype(len(recipes) * len(live.weights), device), piece)
+    return Rows(live, recipes, rows_dtype(len(recipes) * live.size, device), piece)

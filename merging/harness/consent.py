@@ -92,7 +92,7 @@ def _code(told: Any, *, own: bool) -> Iterator[str]:
         if told.get("hf_evaluate"):
             yield f"hf_evaluate: {told.get('metric')}"
         place = told.get("dataset_path")
-        if isinstance(place, str) and place.endswith(".py"):
+        if isinstance(place, str) and (place.endswith(".py") or place == "pandas"):  # which reads pickles
             yield f"dataset_path: {place}"
         for value in told.values():
             yield from _code(value, own=own)

@@ -6,7 +6,7 @@ import contextlib
 import importlib
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 REFUSED = "nothing is fetched here"
@@ -27,7 +27,7 @@ def no_network() -> Iterator[None]:
     What lies on this disk, the Hub's cache included, is found. Sockets of the system's own kind still work.
     """
     with contextlib.ExitStack() as undone:
-        for name, value in (("connect", _connect), ("connect_ex", _connect)):
+        for name, value in (("connect", _refusing(_CONNECT)), ("connect_ex", _refusing(_CONNECT_EX))):
             undone.callback(setattr, socket.socket, name, getattr(socket.socket, name))
             setattr(socket.socket, name, value)
         undone.callback(setattr, socket, "getaddrinfo", socket.getaddrinfo)
@@ -51,13 +51,18 @@ def _put(name: str, value: str | None) -> None:
         os.environ[name] = value
 
 
-_connected = socket.socket.connect
+_CONNECT, _CONNECT_EX = socket.socket.connect, socket.socket.connect_ex
 
 
-def _connect(self: socket.socket, address: Any) -> Any:
-    if self.family == socket.AF_UNIX:
-        return _connected(self, address)
-    raise ConnectionRefusedError(f"{REFUSED}: a connection to {address}")
+def _refusing(method: Callable[[socket.socket, Any], Any]) -> Callable[[socket.socket, Any], Any]:
+    """The same method, for sockets of the system's own kind alone."""
+
+    def connect(self: socket.socket, address: Any) -> Any:
+        if self.family == socket.AF_UNIX:
+            return method(self, address)
+        raise ConnectionRefusedError(f"{REFUSED}: a connection to {address}")
+
+    return connect
 
 
 def _nobody(host: Any, *more: Any, **others: Any) -> Any:

@@ -36,6 +36,7 @@ from merging.values.report import scored
 from merging.values.shown import Cell, Grid, Sheet, Shown
 from merging.values.statistics import Interval, mean_interval
 from merging.values.told import KINDS
+from merging.values.units import heading, value_in
 from merging.values.verdict import ACCURACY, Family, Role, Verdict, corrected, distinct, mark, word
 from merging.values.wording import plural, some
 
@@ -137,12 +138,12 @@ class Ranking(Shown):
             row: list[str | Cell] = [model.name]
             for name in columns:
                 told = model.verdict(name)
-                text = f"{100 * model.scores[name]:.2f}" if percent else f"{model.scores[name]:.4f}"
+                text = f"{value_in(self.measure, model.scores[name]):{'.2f' if percent else '.4f'}}"
                 row.append(Cell(text, mark(told), KINDS.get(word(told), "")) if told is not None else Cell(text))
             rows.append(row)
         best = f"best {self.best.name}: {self.by} {scored(self.best.scores[self.by], self.measure)}"
         notes = f"▲ better or ▼ worse than {self.best.name} (5 % level, corrected), no mark: cannot be told from luck."
-        heads = ("top-1 accuracy in %" if percent else self.measure, *columns)
+        heads = (heading(self.measure), *columns)
         return Sheet(
             name="Ranking",
             facts=(self.task, plural(len(self.models), "model"), best),

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from merging.errors import TaskError
+from merging.plugins.sequences import Sequences
 from merging.plugins.task import Split
 from merging.storage.folder import check_parent
 
@@ -17,7 +18,14 @@ SUFFIXES = (".png", ".pdf", ".svg", ".jpg", ".jpeg", ".webp")
 
 
 def chosen(split: Split, count: int) -> list[int]:
-    """Samples that show a set: the first of each class, then the second of each, until there are enough."""
+    """Samples that show a set: the first of each class, then the second of each, until there are enough.
+
+    Of numbers, in their order; of documents, which stand by their lengths, some of every length.
+    """
+    if isinstance(split.inputs, Sequences) and not split.categorical:
+        return sorted(set(np.linspace(0, len(split) - 1, min(count, len(split))).round().astype(int).tolist()))
+    if not split.categorical:
+        return list(range(min(count, len(split))))
     labels = split.labels.cpu().clamp(min=0)  # unlabelled: in their order
     order = torch.argsort(labels, stable=True)
     sizes = torch.bincount(labels)
@@ -33,7 +41,9 @@ def pixels(split: Split, index: int) -> NDArray[np.uint8] | None:
 
     One that is kept as the model takes it, float ``(3, H, W)``, is shown from its darkest value to its brightest.
     """
-    inputs = split.tensor
+    if isinstance(split.inputs, Sequences):
+        return None
+    inputs = split.inputs
     if inputs.is_floating_point() and inputs.ndim == 4 and inputs.shape[1] == 3:
         planes = inputs[index].cpu().float().nan_to_num()
         low, high = planes.min(), planes.max()

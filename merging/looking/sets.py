@@ -32,9 +32,13 @@ class CheckedSet:
         shape: shape of one stored sample.
         dtype: dtype in which it is stored.
         counts: samples of each class, in the order of the set's classes; empty for unlabelled data and for numbers.
+            Of questions: how often each choice is the right one.
         missing: classes without a sample.
         twice: samples whose content occurs earlier in the same set.
-        labels: ``classes``, ``numbers``, or ``none``.
+        labels: ``classes``, ``numbers``, or ``none``; of a language model ``documents``, ``questions``, or ``both``.
+        tokens: tokens of all rows; 0 where samples are no rows of tokens.
+        scored: tokens of these that are scored.
+        choices: choices of the question that has most; 0: there are no questions.
     """
 
     name: str
@@ -45,6 +49,9 @@ class CheckedSet:
     missing: tuple[int, ...]
     twice: int
     labels: str = "classes"
+    tokens: int = 0
+    scored: int = 0
+    choices: int = 0
 
 
 def look_at(
@@ -70,14 +77,16 @@ def look_at(
     Raises:
         Stopped: it said so.
     """
-    highest = max([int(split.labels.max()) for split in splits.values() if split.categorical], default=-1)
+    images = [split for split in splits.values() if split.categorical and not isinstance(split.inputs, Sequences)]
+    highest = max([int(split.labels.max()) for split in images], default=-1)
     progress.stage("looking at the data", len(splits))
     sets, contents = [], dict[str, dict[bytes, int]]()
     for name, split in splits.items():
         contents[name] = digests(split, padding)
         each = _set(name, split, outputs or highest + 1, len(split) - len(contents[name]))
         sets.append(each)
-        counts = split.categorical and outputs != 1  # a model of one output meets numbers
+        # a model of one output meets numbers; of a language model, a question says itself how many choices it has
+        counts = split.categorical and outputs != 1 and not isinstance(split.inputs, Sequences)
         if counts and split.classes is None and outputs is not None and int(split.labels.max()) >= outputs:
             wrong.append(f"{name}: label {int(split.labels.max())}, but the model has {outputs} outputs, from 0")
         warnings += _about(each)
@@ -90,6 +99,8 @@ def look_at(
 
 
 def _set(name: str, split: Split, outputs: int, twice: int) -> CheckedSet:
+    if isinstance(split.inputs, Sequences):
+        return _texts(name, split, split.inputs, twice)
     classes = len(split.classes) if split.classes is not None else outputs
     counts: list[int] = []
     if split.categorical and outputs != 1:
@@ -97,13 +108,12 @@ def _set(name: str, split: Split, outputs: int, twice: int) -> CheckedSet:
         counts = torch.bincount(known, minlength=classes).tolist() if len(known) else []
     missing = tuple(number for number, count in enumerate(counts) if not count)
     shape = tuple(split.inputs.shape[1:])
-    dtype = "tokens, at most" if isinstance(split.inputs, Sequences) else dtype_name(split.inputs)
     labels = "classes" if counts else "none" if split.categorical and outputs != 1 else "numbers"
     return CheckedSet(
         name=name,
         samples=len(split),
         shape=shape,
-        dtype=dtype,
+        dtype=dtype_name(split.inputs),
         counts=tuple(counts),
         missing=missing,
         twice=twice,
@@ -111,9 +121,31 @@ def _set(name: str, split: Split, outputs: int, twice: int) -> CheckedSet:
     )
 
 
+def _texts(name: str, split: Split, rows: Sequences, twice: int) -> CheckedSet:
+    """Documents, whose labels count tokens, questions, or both; which choice is right says nothing of classes."""
+    several = split.labels.ndim == 2
+    right = split.labels[:, 0].long() if several else split.labels if split.categorical else None
+    counts = [] if right is None else torch.bincount(right[right >= 0], minlength=rows.outputs).tolist()
+    return CheckedSet(
+        name=name,
+        samples=len(split),
+        shape=tuple(rows.shape[1:]),
+        dtype="int32",
+        counts=tuple(counts),
+        missing=(),
+        twice=twice,
+        labels="both" if several else "documents" if right is None else "questions",
+        tokens=rows.numel(),
+        scored=int(rows.scored.sum()),
+        choices=0 if right is None else rows.outputs,
+    )
+
+
 def _about(each: CheckedSet) -> list[str]:
     said = []
-    present = [count for count in each.counts if count]
+    present = [count for count in each.counts if count and each.labels == "classes"]
+    if each.choices and max(each.counts) == sum(each.counts) > UNEVEN:
+        said.append(f"{each.name}: the right choice is always number {each.counts.index(max(each.counts)) + 1}")
     if each.missing:
         listed = ", ".join(map(str, each.missing[:8])) + (" …" if len(each.missing) > 8 else "")
         said.append(f"{each.name}: no samples of {len(each.missing)} of {len(each.counts)} classes ({listed})")

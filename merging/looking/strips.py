@@ -20,7 +20,9 @@ from merging.drawing.frame import Headed, Margins, Size, framed, pixel, rows
 from merging.drawing.rendering import png, specification, svg, version
 from merging.drawing.words import shortened
 from merging.errors import TaskError, showable
+from merging.looking import marked
 from merging.looking.samples import check_place, chosen, label, pixels
+from merging.plugins.sequences import Sequences
 from merging.plugins.task import Split
 from merging.storage.atomic import write
 
@@ -113,7 +115,12 @@ def _lines(
 ) -> Iterator[dict[str, Any]]:
     wide, top = room
     for line, index in enumerate(samples):
-        text = showable(f"{label(split, index, names)}:  {' '.join(decode(split.tensor[index]).split())}")
+        if isinstance(split.inputs, Sequences):
+            sample = marked.shown(split, index, decode)
+            said = f"{sample.label}:  {sample}"
+        else:
+            said = f"{label(split, index, names)}:  {' '.join(decode(split.tensor[index]).split())}"
+        text = showable(said)
         yield {"text": shortened(text, wide, 10.5), "x": 0, "y": top + LINE * (line + 0.5)}
 
 

@@ -15,6 +15,9 @@ from merging.storage.pool import ModelPool
 from merging.values.partition import TensorInfo
 from merging.values.recipe import Ingredient, Recipe
 
+AT_ONCE = 1 << 20
+"""Numbers of a tensor that are summed at once where it is written to memory that is there."""
+
 
 class Source(Protocol):
     """A reader of ingredients' tensors: a pool, or the copy of one that is kept on a device."""
@@ -85,6 +88,28 @@ def materialise_tensor(
         exact = weighted_sum(zip(read, (c for _, c in terms), strict=True), torch.float64)
         return bounded_below(exact, read).to(dtype)
     return weighted_sum(((pool.read(ingredient, name), c) for ingredient, c in terms), dtype)
+
+
+def materialise_into(home: Tensor, recipe: Recipe, pool: Source, name: str, column: int) -> None:
+    """Writes what :func:`materialise_tensor` computes into a tensor, a part at a time, so that no copy of it is made.
+
+    Args:
+        home: where to, of the tensor's shape; of a wider dtype, it holds the numbers as they are in the pool's.
+        recipe: the merge.
+        pool: what its ingredients are read from.
+        name: name of the tensor, one that is averaged.
+        column: its component's index.
+    """
+    terms = recipe.terms(column)
+    plain = terms and name not in recipe.overrides and not bounded(name, (c for _, c in terms))
+    if not plain or not home.is_contiguous() or home.numel() <= AT_ONCE:
+        home.copy_(materialise_tensor(recipe, pool, name, column))
+        return
+    flat, dtype = home.view(-1), torch_dtype(pool.tensors[name][1])
+    read = [(pool.read(ingredient, name).reshape(-1), coefficient) for ingredient, coefficient in terms]
+    for begin in range(0, len(flat), AT_ONCE):
+        part = slice(begin, begin + AT_ONCE)
+        flat[part].copy_(weighted_sum(((tensor[part], coefficient) for tensor, coefficient in read), dtype))
 
 
 def materialise(recipe: Recipe, pool: ModelPool, dtype: torch.dtype | None = None) -> dict[str, Tensor]:

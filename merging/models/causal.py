@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from merging.errors import TaskError
 from merging.models.causal_scorer import CausalScorer
 from merging.models.stored_names import tied
-from merging.models.tokenizers import in_vocabulary_of, tokenizer_in
+from merging.models.tokenizers import in_vocabulary_of, text_config, tokenizer_in
 from merging.models.transformers import CONFIG, Transformers
 from merging.plugins.sequences import HEADER
 from merging.values.partition import TensorInfo
@@ -108,7 +108,7 @@ class TransformersCausal(Transformers):
             return module
         apart = copy.copy(source)
         apart.config = copy.deepcopy(source.config)
-        apart.config.get_text_config().tie_word_embeddings = apart.config.tie_word_embeddings = False
+        text_config(apart.config).tie_word_embeddings = apart.config.tie_word_embeddings = False
         return apart.module(None, pool.tensors)
 
     def module(self, classes: int | None = None, tensors: Mapping[str, TensorInfo] | None = None) -> nn.Module:
@@ -135,7 +135,7 @@ class TransformersCausal(Transformers):
     @property
     def padding(self) -> int:
         """Gives the id that short rows are filled up with, on the right, where nothing sees it: any would do."""
-        text = self.config.get_text_config()
+        text = text_config(self.config)
         for known in (text.pad_token_id, text.eos_token_id):
             found = known[0] if isinstance(known, list | tuple) and known else known
             if isinstance(found, int) and 0 <= found < text.vocab_size:
@@ -148,7 +148,7 @@ class TransformersCausal(Transformers):
 
         Rotations that change with the longest text of a batch (dynamic, LongRoPE) do so beyond the original length.
         """
-        text = self.config.get_text_config()
+        text = text_config(self.config)
         found = [getattr(text, name, None) for name in _POSITIONS]
         rotations = getattr(text, "rope_parameters", None) or getattr(text, "rope_scaling", None) or {}
         if rotations.get("rope_type") in ("dynamic", "longrope"):
@@ -190,7 +190,7 @@ class TransformersCausal(Transformers):
 
     def example(self, batch: int = 2) -> Tensor:
         """Makes a batch of random documents of 8 tokens as the module takes it: int32, shape ``(batch, 4 + 8)``."""
-        rows = int(self.config.get_text_config().vocab_size)
+        rows = int(text_config(self.config).vocab_size)
         found = torch.randint(0, rows, (batch, HEADER + 8), generator=torch.Generator().manual_seed(0))
         found[:, HEADER + 1 :] = ~found[:, HEADER + 1 :]
         found[:, 0], found[:, 1], found[:, 3] = torch.arange(batch), 0, 1

@@ -14,6 +14,7 @@ from torch.utils.checkpoint import checkpoint
 from merging.errors import TaskError
 from merging.models.decoder import Decoder
 from merging.models.stored_names import StoredNames
+from merging.models.tokenizers import text_config
 from merging.plugins.sequences import ABSENT, HEADER
 from merging.values.partition import TensorInfo
 
@@ -42,6 +43,9 @@ class CausalScorer(StoredNames):
     Raises:
         TaskError: a token's likelihood depends on those that follow it.
     """
+
+    exact: frozenset[str] = frozenset()
+    """No weight stays in fp32 where the rest runs in 16 bits; rotary frequencies, which no file holds, do."""
 
     def __init__(self, model: nn.Module, tensors: Mapping[str, TensorInfo]) -> None:
         decoder = Decoder(model)
@@ -83,7 +87,7 @@ class CausalScorer(StoredNames):
     def _leave(self, state: State) -> Tensor:
         hidden, batch = state
         rows, places, tokens = _scored(batch)
-        vocabulary = self.whole.config.get_text_config().vocab_size
+        vocabulary = text_config(self.whole.config).vocab_size
         size = max(1, _LOGITS.get(hidden.device.type, _LOGITS["cpu"]) // (4 * vocabulary))
         parts = [
             self._likelihoods(some, wanted, again=len(hidden) > size)
@@ -106,7 +110,7 @@ class CausalScorer(StoredNames):
         """The same by the model's own logits, a few rows at a time."""
         rows, places, tokens = _scored(batch)
         ids, found = _inputs(batch), []
-        vocabulary = self.whole.config.get_text_config().vocab_size
+        vocabulary = text_config(self.whole.config).vocab_size
         size = max(1, _LOGITS.get(ids.device.type, _LOGITS["cpu"]) // (4 * vocabulary * ids.shape[1]))
         for start in range(0, len(ids), size):
             held = (rows >= start) & (rows < start + size)

@@ -8,7 +8,6 @@ hand on what the blocks have given. Whether that is the model is tried.
 from __future__ import annotations
 
 import contextlib
-import copy
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any, TypeAlias
@@ -16,6 +15,9 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
+
+from merging.models.stand_ins import NothingMoreError, Stand, place_of_blocks, with_part
+from merging.models.tokenizers import text_config
 
 Call: TypeAlias = tuple[tuple[Any, ...], dict[str, Any]]
 _SHAPES = 4
@@ -41,12 +43,14 @@ class Decoder:
         self.causal: bool | None = None
         self._calls = OrderedDict[tuple[Any, ...], list[Call]]()
         self._lengths: list[int] = []  # of the tuples that blocks give; 0: no tuple
-        path = _place_of_blocks(model)
+        path = place_of_blocks(model)
         if path is not None:
             self.blocks = tuple(model.get_submodule(path).children())
-            self._stands = [_Stand(block) for block in self.blocks]
-            self._shell = _with_part(model, path, nn.ModuleList(self._stands))
-        if all(not parameter.is_meta for parameter in model.parameters()):
+            self._stands = [Stand(block) for block in self.blocks]
+            self._shell = with_part(model, path, nn.ModuleList(self._stands))
+        if any(parameter.is_meta for parameter in model.parameters()):
+            self.blocks = ()  # without weights nothing can be tried
+        else:
             self._try()
 
     def train(self, mode: bool) -> None:
@@ -104,7 +108,7 @@ class Decoder:
         for stand, length in zip(self._stands, self._lengths, strict=True):
             stand.turn(length, last=stand is self._stands[-1])
         try:
-            with contextlib.suppress(_NothingMoreError):
+            with contextlib.suppress(NothingMoreError):
                 _logits(self._shell, ids)
             calls = [stand.call for stand in self._stands]
             entered = self._stands[0].entered
@@ -119,7 +123,7 @@ class Decoder:
         self.model.eval()
         self.train(mode=False)
         device = next(self.model.parameters()).device
-        one, two = (_some_ids(self.model, seed).to(device) for seed in (0, 1))
+        one, two = (_some_ids(self.model, shift, device) for shift in (0, 1))
         with torch.no_grad():
             whole = self(one)
             other = one.clone()
@@ -150,66 +154,9 @@ class Decoder:
         return bool((logits - whole).abs().max() <= near)
 
 
-class _NothingMoreError(Exception):
-    """Ends a forward pass of which all has been seen."""
-
-
-class _Stand(nn.Module):
-    """Stands in a block's place, and notes what that would be called with."""
-
-    def __init__(self, block: nn.Module) -> None:
-        super().__init__()
-        self._block = (block,)  # hidden from nn.Module
-        self.turn(0)
-
-    def turn(self, length: int, *, last: bool = False, given: Tensor | None = None) -> None:
-        """Forgets what was noted.
-
-        Args:
-            length: entries of the tuple that it gives; 0: no tuple.
-            last: nothing is wanted of what follows.
-            given: what it gives in place of what entered it.
-        """
-        self.__dict__.update(length=length, last=last, given=given, call=None, entered=None)
-
-    def __getattr__(self, name: str) -> Any:
-        try:
-            return super().__getattr__(name)
-        except AttributeError:
-            return getattr(self.__dict__["_block"][0], name)
-
-    def forward(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:
-        """Notes, and gives the same or what it was told to."""
-        self.__dict__.update(call=(args, kwargs), entered=hidden_states)
-        if self.last:
-            raise _NothingMoreError
-        found = hidden_states if self.given is None else self.given
-        return (found, *[None] * (self.length - 1)) if self.length else found
-
-
 def _logits(model: Any, ids: Tensor) -> Tensor:
     logits: Tensor = model(input_ids=ids, use_cache=False, return_dict=True).logits
     return logits
-
-
-def _place_of_blocks(model: nn.Module) -> str | None:
-    """The path of the list of repeated blocks: the one with the most parameters."""
-    found = [
-        (sum(parameter.numel() for parameter in part.parameters()), path)
-        for path, part in model.named_modules()
-        if isinstance(part, nn.ModuleList) and len(part)
-    ]
-    return max(found, key=lambda each: (each[0], -len(each[1])))[1] if found else None
-
-
-def _with_part(root: nn.Module, path: str, part: nn.Module) -> nn.Module:
-    """The same module with another part at a place; everything else is shared."""
-    name, _, rest = path.partition(".")
-    twin = copy.copy(root)
-    inner = root._modules[name]
-    placed = _with_part(inner, rest, part) if rest and inner is not None else part
-    twin.__dict__["_modules"] = {**root._modules, name: placed}
-    return twin
 
 
 def _lengths(model: nn.Module, blocks: tuple[nn.Module, ...], ids: Tensor) -> list[int]:
@@ -239,7 +186,7 @@ def _same(one: Any, two: Any) -> bool:
     return one is two or bool(one == two)
 
 
-def _some_ids(model: Any, seed: int) -> Tensor:
-    """Token ids ``(2, 6)``."""
-    rows = int(model.config.get_text_config().vocab_size)
-    return torch.randint(0, rows, (2, 6), generator=torch.Generator().manual_seed(seed))
+def _some_ids(model: Any, shift: int, device: torch.device) -> Tensor:
+    """Token ids ``(2, 6)``, another one at each place for each of a few shifts."""
+    rows = int(text_config(model.config).vocab_size)
+    return ((torch.arange(12, device=device) * 37 + 11 + shift) % rows).view(2, 6)

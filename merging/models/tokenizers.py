@@ -28,6 +28,11 @@ _FILES = (
 )
 
 
+def text_config(config: Any) -> Any:
+    """Gives the part of a configuration that is of the text: itself, in most models (in all of transformers 4.40)."""
+    return config.get_text_config() if hasattr(config, "get_text_config") else config
+
+
 def tokenizer_in(folder: Path, spec: str) -> Any:
     """Reads the tokenizer of a folder; no code from there is run.
 
@@ -69,5 +74,5 @@ def in_vocabulary_of(pool: ModelPool, source: S) -> S:
         )
     seen = copy.copy(source)
     seen.config = copy.deepcopy(source.config)
-    seen.config.get_text_config().vocab_size = pool.alignment.rows
+    text_config(seen.config).vocab_size = pool.alignment.rows
     return seen

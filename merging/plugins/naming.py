@@ -38,7 +38,8 @@ def meant(registry: Registry[type[P]], value: object, argument: str = "") -> P:
     if isinstance(value, interfaces):
         return value
     if isinstance(value, str):
-        return _called(registry, value)()
+        name, options = as_written(registry, value)
+        return cast("P", build(cast("Any", _called(registry, name)), options)) if options else _called(registry, name)()
     if isinstance(value, type) and issubclass(value, interfaces):
         return _made(value)
     if isinstance(value, Profile) and issubclass(value.plugin or Profile, interfaces):
@@ -48,6 +49,18 @@ def meant(registry: Registry[type[P]], value: object, argument: str = "") -> P:
         f"`{argument or registry.kind}` is {kind_of(value)}; give {article(who)}, such as {_example(registry)}, or its "
         "name"
     )
+
+
+def as_written(registry: Registry[Any], text: str) -> tuple[str, dict[str, Any]]:
+    """Name and options of what a text says in place of a name: a sum of objectives is the objective of sums.
+
+    Args:
+        registry: the plug-ins of its kind.
+        text: a name, or ``0.5*nll + 0.5*accuracy``.
+    """
+    if registry.kind == "objective" and set(text) & set("*+"):
+        return "weighted-sum", {"sum": text}
+    return text, {}
 
 
 def spelled(registry: Registry[type[P]], value: object, argument: str = "") -> P:

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import inspect
 from abc import abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from merging.errors import OptionError, StrategyError, TaskError
 from merging.moved import forwarding
 from merging.plugins.options import Plugin
+from merging.plugins.sequences import Sequences
 from merging.plugins.user_code import file_of, kind_of, named, number, running
 from merging.plugins.whole_model_objective import WholeModelObjective
 from merging.storage.dtypes import dtype_name
+from merging.values.units import ACCURACY
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from merging.plugins.task import Task
+    from merging.plugins.task import Split, Task
 
 
 TAKES = ("any", "classes", "numbers", "tokens", "classes or tokens")
@@ -65,13 +67,38 @@ class Objective(Plugin):
         ``reduce(self, terms, labels, groups)``, where ``groups`` is int64 of shape ``(N,)``.
         """
 
-    def score(self, terms: Tensor, labels: Tensor, groups: Tensor | None = None) -> float:
+    def measure_on(self, *, tokens: bool) -> str:
+        """Says as what people read its scores (:mod:`merging.values.units`): its own name for most.
+
+        Args:
+            tokens: whether the samples are documents.
+        """
+        del tokens
+        return ACCURACY if self.counts_hits else self.name
+
+    def details(self, terms: Tensor, split: Split) -> list[tuple[str, str, float]]:
+        """Scores that its score is made of, where it is a sum: what each is of, its measure, and its value.
+
+        Args:
+            terms: the terms of all samples, on the CPU.
+            split: the samples.
+        """
+        del terms, split
+        return []
+
+    @property
+    def inside(self) -> tuple[Objective, ...]:
+        """Objectives that it is made of; of most there are none."""
+        return ()
+
+    def score(self, terms: Tensor, labels: Tensor, groups: Tensor | None = None, names: Sequence[str] = ()) -> float:
         """Scores terms by :meth:`reduce`, given what it asks for.
 
         Args:
             terms: terms of some samples, on the CPU.
             labels: labels of the same samples, on the CPU.
             groups: groups of the same samples, where the data names any.
+            names: names of the groups, which sums over parts go by.
 
         Raises:
             TaskError: it asks for groups, and there are none.
@@ -80,6 +107,40 @@ class Objective(Plugin):
             raise TaskError(f"objective '{self.name}' scores groups, and the data name none")
         there = {"labels": labels, "groups": groups}
         return reduced(self, terms, **{name: there[name] for name in self.asks})
+
+    def check(self, split: Split, name: str) -> None:
+        """Refuses a set that it cannot score.
+
+        Args:
+            split: the samples.
+            name: name of the set, for messages.
+
+        Raises:
+            TaskError: its labels are of another kind, or name no groups where groups are scored.
+        """
+        if split.counts_tokens and self.takes in ("classes", "numbers"):
+            raise TaskError(
+                f"objective '{self.name}' scores {self.takes}, but the samples of {name} are texts; take one for their "
+                "tokens, such as `objective=nll`"
+            )
+        if self.takes == "tokens" and not split.counts_tokens:
+            raise TaskError(f"objective '{self.name}' scores texts, and {name} has none")
+        if isinstance(split.inputs, Sequences) and split.labels.ndim == 2 and self.takes != "any":
+            raise TaskError(
+                f"objective '{self.name}' scores samples of one kind, and {name} has documents and questions; take a "
+                f"weighted sum over its parts, such as `objective=1*{(*split.group_names, 'SET')[0]}:nll + …`"
+            )
+        if self.takes in ("classes", "classes or tokens") and not (split.categorical or split.counts_tokens):
+            kind, shape = dtype_name(split.labels), list(split.labels.shape)
+            raise TaskError(
+                f"objective '{self.name}' scores classes, but the labels of {name} are numbers ({kind}, shape "
+                f"{shape}); take one for numbers, such as `objective=mse`"
+            )
+        if "groups" in self.asks and split.groups is None:
+            raise TaskError(
+                f"objective '{self.name}' scores groups, and {name} names none; give its table a column for them: "
+                f'{{ path = "{name}.csv", group = "COLUMN" }}'
+            )
 
 
 def _asked(kind: type[Objective]) -> tuple[str, ...]:
@@ -152,25 +213,20 @@ def check_labels(objective: Objective | WholeModelObjective, task: Task, names: 
     if not isinstance(objective, Objective):
         return
     for name in names:
-        split = task.split(name)
-        if split.counts_tokens and objective.takes in ("classes", "numbers"):
-            raise TaskError(
-                f"objective '{objective.name}' scores {objective.takes}, but the samples of {name} are texts; take one "
-                "for their tokens, such as `objective=nll`"
-            )
-        if objective.takes == "tokens" and not split.counts_tokens:
-            raise TaskError(f"objective '{objective.name}' scores texts, and {name} has none")
-        if objective.takes in ("classes", "classes or tokens") and not (split.categorical or split.counts_tokens):
-            kind, shape = dtype_name(split.labels), list(split.labels.shape)
-            raise TaskError(
-                f"objective '{objective.name}' scores classes, but the labels of {name} are numbers ({kind}, shape "
-                f"{shape}); take one for numbers, such as `objective=mse`"
-            )
-        if "groups" in objective.asks and split.groups is None:
-            raise TaskError(
-                f"objective '{objective.name}' scores groups, and {name} names none; give its table a column for them: "
-                f'{{ path = "{name}.csv", group = "COLUMN" }}'
-            )
+        objective.check(task.split(name), name)
+
+
+def measure_of(objective: Objective | WholeModelObjective, task: Task) -> str:
+    """Says as what people read an objective's scores of a task, one measure for all that is scored.
+
+    Args:
+        objective: objective of the run.
+        task: the data.
+    """
+    if not isinstance(objective, Objective):
+        return objective.name
+    found = {objective.measure_on(tokens=split.counts_tokens) for split in (task.held_out, *task.tests.values())}
+    return found.pop() if len(found) == 1 else objective.name
 
 
 __getattr__ = forwarding(__name__)  # SplitView has moved

@@ -23,7 +23,9 @@ BLOCK = "block"
 """Partitioner of one whose numbers differ between components, where nobody names another."""
 SCORED = frozenset({"model", "objective"})
 """Needs of a strategy that has a number searched for."""
-NEEDS = frozenset({"base", "model", "objective", "train", "unlabelled", "gradients", "per_sample_gradients", "classes"})
+NEEDS = frozenset(
+    {"base", "model", "objective", "train", "unlabelled", "gradients", "per_sample_gradients", "classes", "likelihood"}
+)
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,7 @@ class MixStrategy(Plugin):
         label: the name in tables, where that is another than the registered one.
         needs: what must be there, a subset of ``NEEDS``: ``base`` (the model they were fine-tuned from), ``model``,
             ``objective`` (held-out data to score on), ``train``, ``unlabelled``, ``gradients``,
-            ``per_sample_gradients``, ``classes``.
+            ``per_sample_gradients``, ``classes`` (labels that are classes), ``likelihood`` (classes or documents).
         min_models: the fewest checkpoints that it can merge.
         gives: what comes out: ``recipe``, ``weights`` or ``ensemble``.
         control: name of the strategy that, with the same options, shows what this one's result is due to; a benchmark

@@ -86,7 +86,7 @@ class Execution:
         self.progress.stage(strategy.label or strategy.name)  # what was done before is not shown beside it
         tell_precision(self.progress, self.scores.search if self.scores is not None else "")
         made, found = self.plan, self.found
-        tell_measure(self.progress, made.objective.name)
+        tell_measure(self.progress, made.measure)
         problem = self.session.problem(strategy, self._ranked)
         self.journal.write("strategy", name=strategy.name, options=strategy.options())
         if strategy is made.strategy:

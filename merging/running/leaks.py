@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import itertools
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from blake3 import blake3
 
@@ -67,10 +69,9 @@ def digests(split: Split, padding: int | None = None) -> dict[bytes, int]:
     """
     found: dict[bytes, int] = {}
     if isinstance(split.inputs, Sequences):
-        for number in range(len(split)):
-            content = blake3()
-            split.inputs[number].digest_into(content)
-            found.setdefault(content.digest(), 0 if not split.categorical else int(split.labels[number]))
+        right = split.labels if split.categorical else split.labels[:, 0] if split.labels.ndim == 2 else None
+        for number, digest in enumerate(_of_texts(split.inputs)):
+            found.setdefault(digest, -1 if right is None else int(right[number]))
         return found
     outputs = [group[0] for group in split.classes] if split.classes is not None else None
     for row, label in zip(split.tensor.cpu(), split.labels.tolist(), strict=True):
@@ -79,6 +80,21 @@ def digests(split: Split, padding: int | None = None) -> dict[bytes, int]:
         digest = blake3(bytes_of(content).data).digest()
         found.setdefault(digest, outputs[label] if outputs is not None and label >= 0 else label)
     return found
+
+
+def _of_texts(texts: Sequences) -> Iterator[bytes]:
+    """The content of each sample: its tokens, each once, whatever windows it goes by and whichever are scored."""
+    bounds, slots = texts.starts.tolist(), texts.slots.tolist()
+    for first, last in itertools.pairwise(texts.samples.tolist()):
+        content = blake3()
+        for row in range(first, last):
+            ids = texts.tokens[bounds[row] : bounds[row + 1]]
+            if row > first and slots[row] == slots[row - 1]:  # a further window, whose context was in those before
+                ids = ids[ids < 0]
+            elif row > first:
+                content.update(b"|")
+            content.update(np.where(ids < 0, ~ids, ids).tobytes())
+        yield content.digest()
 
 
 def samples_in_common(contents: Mapping[str, Mapping[bytes, int]]) -> list[Shared]:

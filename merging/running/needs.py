@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from merging.errors import RequirementError, unknown
 from merging.plugins.searched import planned_points, sought
+from merging.plugins.sequences import Sequences
 from merging.plugins.strategy import NEEDS, SCORED, MixStrategy, required
-from merging.plugins.task import Task
+from merging.plugins.task import Split, Task
 from merging.plugins.user_code import named, running
 from merging.running.settings import Search
 from merging.storage.pool import ModelPool
@@ -73,6 +74,33 @@ def planned_evaluations(strategy: MixStrategy, search: Search, models: int, comp
     return planned if search.max_evaluations is None else min(planned, search.max_evaluations)
 
 
+def _check_on_texts(strategy: MixStrategy, needs: frozenset[str], split: Split) -> None:
+    """Refuses what makes no sense of texts: gradients a sample, averages of likelihoods, classes of documents.
+
+    Raises:
+        RequirementError: the strategy needs one of these.
+    """
+    who = f"strategy '{strategy.name}'"
+    way = "take one that scores or averages alone, such as greedy, manifoldmix or uniform"
+    if "per_sample_gradients" in needs:
+        raise RequirementError(
+            f"{who} takes gradients sample by sample, which texts of many lengths do not allow; {way}"
+        )
+    if split.categorical:
+        return
+    if strategy.gives == "ensemble":
+        raise RequirementError(
+            f"{who} averages the outputs of models, and those of documents are log-likelihoods, which are no "
+            f"probabilities of classes; {way}"
+        )
+    if "classes" in needs:
+        raise RequirementError(f"{who} works with probabilities of classes, and the held-out samples are texts; {way}")
+    if "likelihood" in needs and not split.counts_tokens:
+        raise RequirementError(
+            f"{who} minimises one loss, and the held-out data are documents and questions; hold out one kind of them"
+        )
+
+
 def check_needs(strategy: MixStrategy, pool: ModelPool, task: Task | None) -> None:
     """Everything a strategy declares, checked before any work.
 
@@ -98,9 +126,12 @@ def check_needs(strategy: MixStrategy, pool: ModelPool, task: Task | None) -> No
     there |= dict.fromkeys(("model", "objective", "gradients", "per_sample_gradients"), task is not None)
     there["train"] = task is not None and task.train is not None
     there["classes"] = task is not None and task.held_out.categorical
+    there["likelihood"] = task is not None and (task.held_out.categorical or task.held_out.counts_tokens)
+    if task is not None and isinstance(task.held_out.inputs, Sequences):
+        _check_on_texts(strategy, needs, task.held_out)
     ways = {"base": "`base`", "train": "a task with training data", "unlabelled": "a task with unlabelled data"}
     for need in sorted(needs):
-        if need == "classes" and task is not None and not there[need]:
+        if need in ("classes", "likelihood") and task is not None and not there[need]:
             raise RequirementError(
                 f"strategy '{strategy.name}' works with probabilities of classes, but the held-out labels are numbers; "
                 "take one that scores or averages alone, such as greedy, manifoldmix or uniform (an ensemble: "

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from merging.plugins.objective import Objective
 from merging.plugins.progress import Progress
 from merging.plugins.task import Task
 from merging.running.found import Found
@@ -76,6 +77,7 @@ def notes(
         *([found.doubt] if found.doubt is not None else []),
         *([negative_variance(negative)] if negative else []),
         *_of_scores(made, found),
+        *_of_parts(made, found),
         *(_of_failures(evaluator.ledger.failures) if evaluator is not None else []),
         *_of_searches(made, found),
         *made.partition.notes,
@@ -105,6 +107,28 @@ def _of_scores(made: Plan, found: Found) -> list[str]:
     return said
 
 
+def _of_parts(made: Plan, found: Found) -> list[str]:
+    """What the terms of a weighted sum score, set by set: the best single model's, and the merge's."""
+    shown = [name for name in dict.fromkeys(("best", found.saved)) if name in found.merges]
+    if made.task is None or not isinstance(made.objective, Objective) or not made.objective.inside:
+        return []
+    import torch
+
+    said, labels = [], " → ".join(found.merges[name].label for name in shown)
+    for split in dict.fromkeys(split for _, split in found.outcomes):
+        told = dict[str, list[str]]()
+        for name in shown:
+            outcome = found.outcomes.get((name, split))
+            if outcome is None or outcome.terms is None:
+                continue
+            for part, measure, score in made.objective.details(torch.from_numpy(outcome.terms), made.task.split(split)):
+                told.setdefault(part, []).append(scored(score, measure))
+        parts = ", ".join(f"{part} {' → '.join(scores)}" for part, scores in told.items())
+        parts = parts.replace("→ perplexity ", "→ ")
+        said += [f"{split} by its terms, {labels}: {parts}"] if parts else []
+    return said
+
+
 def _of_failures(reasons: Sequence[str]) -> list[str]:
     """Evaluations that count as the worst score because whoever was asked for them died."""
     if not reasons:
@@ -122,7 +146,7 @@ def _of_searches(made: Plan, found: Found) -> list[str]:
             continue  # a strategy's own decision
         values = {name: value if isinstance(value, list) else [value] for name, value in facts["searched"].items()}
         numbers = " and ".join(f"{name} = {some([str(each) for each in value], 6)}" for name, value in values.items())
-        score, start = (scored(facts[key], made.objective.name) for key in ("score", "start"))
+        score, start = (scored(facts[key], made.measure) for key in ("score", "start"))
         points = plural(facts["points"], "point")
         said.append(f"{facts['strategy']}: {numbers}, by a search of {points}: {score} held-out, {start} at its start")
     return said

@@ -15,7 +15,7 @@ from merging.optimizers import nevergrad as _nevergrad  # noqa: F401 (registers 
 from merging.partitioners import whole as _whole  # noqa: F401 (registers the default)
 from merging.plugins.keywords import by_keyword, expected, given
 from merging.plugins.naming import Meant, meant
-from merging.plugins.objective import Objective, check_labels
+from merging.plugins.objective import Objective, check_labels, measure_of
 from merging.plugins.optimizer import Optimizer
 from merging.plugins.options import Plugin
 from merging.plugins.partitioner import Partitioner, divided
@@ -66,6 +66,11 @@ class Plan:
     numerics: Numerics | None = None
     live: LiveModel | None = None
     notes: tuple[str, ...] = ()
+
+    @property
+    def measure(self) -> str:
+        """Says as what people read the scores (:mod:`merging.values.units`)."""
+        return self.objective.name if self.task is None else measure_of(self.objective, self.task)
 
     def header(self, request: Mapping[str, Any] | None) -> dict[str, Any]:
         """Makes the journal's first event: all that must be the same for a run to be resumed.

@@ -48,7 +48,7 @@ class Scores:
             single, recipe, outcome = self.rescoring.best_single()
             found.merges[name], found.single = replace(found.merges[name], merge=recipe), (single, outcome)
             if found.outcomes[name, HELD_OUT] is not outcome:
-                score = scored(outcome.score, self.plan.objective.name)
+                score = scored(outcome.score, self.plan.measure)
                 self.progress.say(f"  re-scored in fp32, the best single model is {single}, {score} held-out")
         else:
             self.progress.stage("re-scored in fp32")

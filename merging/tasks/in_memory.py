@@ -11,12 +11,16 @@ from torch import Tensor, nn
 
 from merging.data.images import is_images, normalise
 from merging.data.in_memory import Held, held
+from merging.data.text import reads_language
+from merging.data.texts_in_memory import texts_held
 from merging.errors import TaskError
 from merging.models.catalogue import model_source
+from merging.models.source import ModelSource
 from merging.models.transform import Normalisation, as_stored
 from merging.plugins.bar import taken_away
 from merging.plugins.keywords import expected
 from merging.plugins.progress import Progress
+from merging.plugins.sequences import Sequences
 from merging.plugins.task import HELD_OUT, Split, Task, identity
 from merging.plugins.user_code import kind_of
 from merging.plugins.watcher import UNSAID, Watcher
@@ -39,6 +43,10 @@ def task(
     Each set is ``(inputs, labels)`` as tensors, arrays or lists; a torch ``Dataset`` or ``DataLoader``, or anything
     else whose items are ``(input, label)``, such as an ``ImageFolder`` with its transform; or a :class:`Split`. Labels
     are whole numbers of any kind, one-hot rows, or names; other numbers are to be met (an objective such as ``mse``).
+
+    Of a causal language model, ``"transformers:FOLDER"``, a set is a list of texts, or of dicts with ``text``; with
+    ``prompt`` and ``completion``; with ``messages``; or with ``question``, ``choices`` and ``answer``; a data frame or
+    data set with such columns; a path, or a table with one; or a mapping from names to such sets, which are one set.
 
     Args:
         model: a module, of which the architecture alone is used; a function that makes one, of nothing or of the pool;
@@ -67,6 +75,9 @@ def task(
     parts = {HELD_OUT: held_out, **({} if train is None else {"train": train}), **tests, **shifted}
     for name in parts:
         expected("the name of a set", name, str, "a text")
+    source = model_source(model) if isinstance(model, str) else None
+    if source is not None and reads_language(source):
+        return _of_texts(source, parts, tuple(shifted), told, {"classes": classes, "prepare": prepare})
     read = {name: held(data, name, told) for name, data in parts.items()}
     names = _names(classes, read)
     splits = {name: each.counted(names) for name, each in read.items()}
@@ -84,6 +95,36 @@ def task(
         prepare=_prepare(prepare, splits[HELD_OUT], model),
         train=splits.get("train"),
         classes=names,
+    )
+
+
+def _of_texts(
+    source: ModelSource,
+    parts: Mapping[str, Any],
+    shifts: tuple[str, ...],
+    told: Progress,
+    unused: Mapping[str, Any],
+) -> Task:
+    """A task of a causal language model and texts.
+
+    Raises:
+        TaskError: something was said that it has no use for, or a set is none.
+    """
+    for key, value in unused.items():
+        if value is not None:
+            raise TaskError(f"{key} says nothing to a causal language model such as {source.spec}; leave it out")
+    splits = {name: texts_held(each, name, source, told) for name, each in parts.items()}
+    for name, split in splits.items():
+        if not isinstance(split.inputs, Sequences):
+            raise TaskError(f"{name} holds no texts, and {source.spec} reads nothing else")
+    return Task(
+        name=source.spec,
+        build=source.build,
+        fresh=source.module,
+        held_out=splits[HELD_OUT],
+        tests={name: split for name, split in splits.items() if name not in (HELD_OUT, "train")},
+        shifts=shifts,
+        train=splits.get("train"),
     )
 
 
@@ -143,7 +184,7 @@ def _prepare(given: object, split: Split, model: object) -> Callable[[Tensor], T
     Raises:
         TaskError: bytes of pictures, and nobody says how a model takes them.
     """
-    pictures = is_images(split.tensor)
+    pictures = not isinstance(split.inputs, Sequences) and is_images(split.inputs)
     if isinstance(given, Normalisation):
         if not pictures:
             raise TaskError("prepare is a Normalisation, which is for pictures: uint8, (N, H, W, 3)")
@@ -154,9 +195,11 @@ def _prepare(given: object, split: Split, model: object) -> Callable[[Tensor], T
         return given
     if pictures and isinstance(model, str):
         return normalise(model_source(model).transform(None, None, None))
-    if split.tensor.element_size() == 1 and split.tensor.ndim > 2:
+    if isinstance(split.inputs, Sequences):
+        return identity
+    if split.inputs.element_size() == 1 and split.inputs.ndim > 2:
         raise TaskError(
-            f"inputs are bytes of pictures, {list(split.tensor.shape)}; give prepare, such as "
+            f"inputs are bytes of pictures, {list(split.inputs.shape)}; give prepare, such as "
             + ("merging.Normalisation(mean=…, std=…)" if pictures else "lambda batch: batch.float() / 255")
         )
     return identity

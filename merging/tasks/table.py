@@ -48,7 +48,7 @@ One: TypeAlias = Annotated[
 
 
 def _shape(value: Any) -> str:
-    if isinstance(value, dict) and is_parts(value):
+    if isinstance(value, dict) and (is_parts(value) or any(isinstance(each, OneSet) for each in value.values())):
         return "parts"
     return "table" if isinstance(value, dict | DataTable) else "path"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import pytest
@@ -41,11 +42,44 @@ class TinyTexts(ModelSource):
         return torch.tensor([[ord(letter) % 256 for letter in f"{text:12}"[:12]] for text in texts])
 
 
+class Letters:
+    """A tokenizer, as transformers has them, whose tokens are the bytes of a text after one for its beginning."""
+
+    bos_token_id = eos_token_id = 0
+
+    def __call__(
+        self, texts: Sequence[str], *, add_special_tokens: bool = True, **_: Any
+    ) -> dict[str, list[list[int]]]:
+        """Turns each text into its bytes."""
+        return {"input_ids": [[0] * add_special_tokens + list(text.encode()) for text in texts]}
+
+    def convert_ids_to_tokens(self, number: int) -> str:
+        """Names a token."""
+        return chr(number)
+
+
+class TinyLanguage(ModelSource):
+    """The source of a language model that reads bytes."""
+
+    reads_language, context, padding, tokenizer = True, 64, 0, Letters()
+    folder = Path("/nowhere")
+    config = SimpleNamespace(get_text_config=lambda: SimpleNamespace(vocab_size=256))
+
+    def __init__(self) -> None:
+        super().__init__("tiny:language")
+
+    def module(self, classes: int | None = None, tensors: Any = None) -> nn.Module:
+        """Builds an embedding, which no test of a form calls."""
+        del classes, tensors
+        return nn.Embedding(256, 2)
+
+
 class DataFormContract(PluginContract):
     """Contract of a form of data. Supply ``plugin``, an instance.
 
     The class has a static method ``tiny`` that writes a small set of three classes into a folder and returns what a
-    user writes; or override ``path``.
+    user writes; or override ``path``. Of a form for causal language models (``language``) these are nine questions,
+    of which each of three choices is right three times.
     """
 
     kind: ClassVar[str] = "form"
@@ -86,6 +120,7 @@ class DataFormContract(PluginContract):
     def test_reads_its_own(self, plugin: DataForm, path: str) -> None:
         """It is the one that reads its example, and leaves those of others alone."""
         known = [forms[name]() for name in forms if forms[name].texts in (None, plugin.texts)]
+        known = [form for form in known if form.texts is None or form.language == plugin.language]
         fits = [form for form in known if form.reads(path)]
         assert plugin.name in [form.name for form in fits], f"it does not read {path}"
         best = [form.name for form in fits if form.rank == max(each.rank for each in fits)]
@@ -96,6 +131,10 @@ class DataFormContract(PluginContract):
     def test_opens_before_it_decodes(self, plugin: DataForm, path: str) -> None:
         """Labels are known, and the three classes of the example; names in order where it says them."""
         opened = open_data(path, _source(plugin), Preparation())
+        if plugin.language:
+            assert opened.final, "choices are the model's outputs"
+            assert opened.scored == "questions", f"its example is called {opened.scored}"
+            return
         assert len(opened.written) == 3, f"the labels that occur are {opened.written}"
         assert opened.names is None or len(opened.names) == 3
 
@@ -107,8 +146,10 @@ class DataFormContract(PluginContract):
         assert found == [0, 1, 2], f"labels are {found}, of three classes"
         assert load().fingerprint == split.fingerprint, "other samples the second time"
 
-    def test_labels_are_left_out(self, load: Callable[..., Split]) -> None:
+    def test_labels_are_left_out(self, plugin: DataForm, load: Callable[..., Split]) -> None:
         """Without labels the samples are the same, all of them −1."""
+        if plugin.language:
+            return
         split, plain = load(), load(labelled=False)
         assert set(plain.labels.tolist()) == {-1}, "labels are there, and were not asked for"
         same = sorted(map(_bytes, plain.tensor)) == sorted(map(_bytes, split.tensor))
@@ -116,6 +157,8 @@ class DataFormContract(PluginContract):
 
     def test_follows_the_models_classes(self, plugin: DataForm, path: str, load: Callable[..., Split]) -> None:
         """Labels follow the model's classes where it has those of the set in another order."""
+        if plugin.language:
+            return
         names = open_data(path, _source(plugin), Preparation()).names
         if names is None:  # numbers count, and have no other order
             names = ("0", "1", "2")
@@ -127,6 +170,8 @@ class DataFormContract(PluginContract):
 
     def test_renames_classes(self, plugin: DataForm, path: str, load: Callable[..., Split]) -> None:
         """``map`` renames a class of the set."""
+        if plugin.language:
+            return
         names = open_data(path, _source(plugin), Preparation()).names
         if names is None:
             return
@@ -144,7 +189,7 @@ class DataFormContract(PluginContract):
 
 
 def _source(plugin: DataForm) -> ModelSource | None:
-    return TinyTexts() if plugin.texts else None
+    return TinyLanguage() if plugin.language else TinyTexts() if plugin.texts else None
 
 
 def _bytes(sample: Tensor) -> bytes:

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import pytest
 
 from merging.errors import OptionError, UnknownNameError
+from merging.plugins.naming import as_written
 from merging.plugins.options import Plugin, build, options_of
 from merging.plugins.registry import PLUGINS
 
@@ -26,7 +27,8 @@ class Contract:
     def test_is_registered_under_its_name(self, plugin: Any) -> None:
         """The registry's entry under its name is this function, or this class."""
         assert plugin.name
-        registered = PLUGINS[self.kind][plugin.name]
+        registry = PLUGINS[self.kind]
+        registered = registry[as_written(registry, plugin.name)[0]]
         assert registered is plugin or getattr(registered, "plugin", registered) is type(plugin)
 
     def test_says_what_it_is(self, plugin: Any) -> None:

@@ -8,6 +8,8 @@ from statistics import median
 from merging.values.report import SMALL_SAMPLE, Report, Row, scored
 from merging.values.states import RunState
 from merging.values.statistics import LEVEL, normal_quantile
+from merging.values.units import is_percent
+from merging.values.units import unit as unit_of
 from merging.values.verdict import ACCURACY, Family, Role, Standing, Verdict, counted, distinct
 from merging.values.wording import plural, some
 
@@ -129,8 +131,9 @@ def few(verdicts: Iterable[Verdict], standing: Standing) -> list[str]:
     told = []
     for verdict in small:
         size = detectable(verdict)
-        unit = " points" if verdict.percent else f" {verdict.measure}"
-        shown = f"about {100 * size:.1f}" if size and verdict.percent else f"about {size:.2g}" if size else ""
+        unit = f" {unit_of(verdict.measure)}"
+        share = is_percent(verdict.measure)
+        shown = f"about {100 * size:.1f}" if size and share else f"about {size:.2g}" if size else ""
         where = f"{verdict.set}: {plural(verdict.samples, 'sample', ',')}"
         told.append(f"{shown}{unit} ({where})" if shown else where)
     return [f"few samples: differences below {some(told, 3)} are easily luck; hold out and test on more"]

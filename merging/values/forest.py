@@ -14,6 +14,8 @@ from merging.drawing.places import FEW, Span, span
 from merging.drawing.theme import COLOURS, MUTED, PAPER
 from merging.drawing.words import apart, shortened, width
 from merging.errors import showable
+from merging.values.units import TOKENS, steps_in
+from merging.values.units import unit as unit_of
 from merging.values.verdict import Role, Standing, Verdict, compact, difference, distinct, p_value, title, word
 
 if TYPE_CHECKING:
@@ -74,11 +76,12 @@ def forest(entries: Sequence[Entry], name: str, size: Size) -> alt.LayerChart:
     """
     first = next(entry.verdict for entry in entries if entry.verdict.tested)
     entries = [entry for entry in entries if entry.verdict.measure == first.measure]
-    unit = "points" if first.percent else first.measure
+    unit = unit_of(first.measure)
+    better = "left" if first.measure == TOKENS else "right"
     layout = _Layout.of(entries, size)
-    note = f"difference in {unit} with its interval; right of the line is better"
+    note = f"difference in {unit} with its interval; {better} of the line is better"
     headed = Headed.of(showable(f"{name[:1].upper()}{name[1:]} against {first.against}"), note, size.width)
-    drawn, heads, height = _lines(entries, layout, 100 if first.percent else 1)
+    drawn, heads, height = _lines(entries, layout)
     margins = Margins(layout.left, layout.right, headed.height + 4, 44)
     ends = _ends(drawn, size.width - layout.left - layout.right)
     place = {"x": axis("x", alt.X, ends, unit), "y": pixel("y", alt.Y)}
@@ -93,7 +96,7 @@ def forest(entries: Sequence[Entry], name: str, size: Size) -> alt.LayerChart:
     return framed(layers, tall, margins, headed, f"{name} against {first.against}, difference in {unit}")
 
 
-def _lines(entries: Sequence[Entry], layout: _Layout, factor: float) -> tuple[list[Any], list[Any], float]:
+def _lines(entries: Sequence[Entry], layout: _Layout) -> tuple[list[Any], list[Any], float]:
     """The lines with their heights, the headings of groups, and the height of all."""
     drawn, heads, height, group = [], [], 4.0, ""
     for entry in entries:
@@ -101,21 +104,24 @@ def _lines(entries: Sequence[Entry], layout: _Layout, factor: float) -> tuple[li
             group = entry.group
             heads.append({"name": shortened(showable(group), 300, SMALL), "y": height + HEAD / 2 + 2})
             height += HEAD
-        drawn.append(_row(entry, factor) | {"y": height + (layout.step + layout.above) / 2, "text_y": height + 11})
+        drawn.append(_row(entry) | {"y": height + (layout.step + layout.above) / 2, "text_y": height + 11})
         height += layout.step
     return drawn, heads, height + 4
 
 
-def _row(entry: Entry, factor: float) -> dict[str, Any]:
+def _row(entry: Entry) -> dict[str, Any]:
     found = entry.verdict
-    low, high = found.interval or (None, None)
+    steps: list[float | None] = [None]
+    if found.difference is not None:
+        steps = [*steps_in(found.measure, found.difference, found.interval)]
+    middle, low, high = (*steps, None, None)[:3]
     return {
         "method": entry.method,
         "label": entry.label,
         "set": entry.verdict.set,
-        "x": None if found.difference is None else factor * found.difference,
-        "x_low": None if low is None or found.difference is None else factor * low,
-        "x_high": None if high is None else factor * high,
+        "x": middle,
+        "x_low": low,
+        "x_high": high,
         "told": compact(found),
         "difference": difference(found),
         "p": p_value(found.corrected).removeprefix("p").removeprefix("="),

@@ -49,6 +49,7 @@ class Leaderboard:
         tests: the test sets, in order.
         shifts: the shifted ones among them.
         percent: whether the scores are accuracies.
+        measure: what they are.
         most: a pool of so many models, or fewer, is shown whole.
     """
 
@@ -57,6 +58,7 @@ class Leaderboard:
     tests: tuple[str, ...] = ()
     shifts: tuple[str, ...] = ()
     percent: bool = True
+    measure: str = ""
     most: int = ALL
 
     @classmethod
@@ -69,6 +71,7 @@ class Leaderboard:
             tests=tuple(dict.fromkeys(name for single in known for name in single.tests)),
             shifts=report.shifts,
             percent=report.measure == ACCURACY,
+            measure=report.measure,
         )
 
     @property
@@ -115,7 +118,7 @@ class Leaderboard:
         scores.sort(key=lambda each: each[0] is Kind.SHIFT)  # stable: single shifted sets last
         for kind, name, values in scores:
             if any(value is not None for value in values):
-                cells = tuple(number(value, percent=self.percent) for value in values)
+                cells = tuple(number(value, percent=self.percent, measure=self.measure) for value in values)
                 found.append(Column(kind, average if name == average else showable(name), cells))
         if self.mixed:
             says = soups if soups is not None else self.labels

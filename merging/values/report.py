@@ -11,6 +11,7 @@ from merging.values.outcome import is_score
 from merging.values.shown import Sheet, Shown
 from merging.values.spread import Spread
 from merging.values.states import RunState, status_of, worded
+from merging.values.units import TOKENS, written
 from merging.values.verdict import (
     ACCURACY,
     MARKS,
@@ -257,24 +258,32 @@ class Report(ReportViews):
         return f"accepted: {scores}" if found.accepted else f"refused: {scores}; that model was written instead"
 
 
-def number(value: float | None, *, percent: bool) -> str:
-    """An accuracy in percent with two decimals, other scores with four digits; NaN where there is none, – unscored."""
+def number(value: float | None, *, percent: bool, measure: str = "") -> str:
+    """An accuracy in percent with two decimals, other scores with four digits; NaN where there is none, – unscored.
+
+    Args:
+        value: the score.
+        percent: whether it is an accuracy.
+        measure: what it is otherwise; of texts the perplexity is shown.
+    """
     if value is None:
         return "–"
     if not is_score(value):
         return "NaN"
-    return f"{100 * value:.2f}" if percent else f"{value:.4g}"
+    return written(ACCURACY if percent else measure, value)
 
 
 def scored(value: float | None, measure: str = ACCURACY) -> str:
-    """A score with its unit: an accuracy in percent, others as :func:`number` writes them.
+    """A score with its unit: an accuracy in percent, of texts the perplexity, others as :func:`number` writes them.
 
-    >>> scored(0.9325), scored(-0.25, "nll"), scored(None)
-    ('93.25 %', '-0.25', '–')
+    >>> scored(0.9325), scored(-0.25, "nll"), scored(None), scored(-2.0, "token-nll")
+    ('93.25 %', '-0.25', '–', 'perplexity 7.39')
     """
     percent = measure == ACCURACY
-    text = number(value, percent=percent)
-    return f"{text} %" if percent and value is not None and is_score(value) else text
+    text = number(value, percent=percent, measure=measure)
+    if value is None or not is_score(value):
+        return text
+    return f"{text} %" if percent else f"perplexity {text}" if measure == TOKENS else text
 
 
 def best_single(name: str | None) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from merging.values.report import HELD_OUT, UNTESTED, Report, Row, best_single, number
+from merging.values.units import heading
 from merging.values.verdict import ACCURACY, Family, Role, Verdict, correction, distinct, legend, selection
 
 
@@ -32,7 +33,7 @@ class ScoreTable:
     @property
     def heading(self) -> str:
         """Says what the scores are, and in which unit."""
-        return "top-1 accuracy in %" if self.percent else self.report.objective
+        return heading(self.report.measure, self.report.objective)
 
     def lines(self) -> list[tuple[str, list[str], list[Verdict | None]]]:
         """The table of scores, a set a line: heading, then for each row the number and its verdict."""
@@ -50,7 +51,10 @@ class ScoreTable:
         return [
             (
                 head,
-                [number(value(row), percent=self.percent or extra) for row in self.report.rows],
+                [
+                    number(value(row), percent=self.percent or extra, measure=self.report.measure)
+                    for row in self.report.rows
+                ],
                 [self.told(row, name, extra=extra) for row in self.report.rows],
             )
             for head, name, value, extra in wanted

@@ -22,10 +22,9 @@ from merging.values.statistics import (
     mcnemar,
     normal_quantile,
 )
+from merging.values.units import ACCURACY as ACCURACY
+from merging.values.units import after, is_percent, steps_in, unit
 from merging.values.wording import plural
-
-ACCURACY = "accuracy"
-"""The measure whose differences are points: shown in percent, and counted in samples."""
 
 
 class Role(StrEnum):
@@ -330,11 +329,10 @@ def difference(verdict: Verdict) -> str:
     """
     if verdict.difference is None:
         return MARKS[Standing.NOT_TESTED]
-    if verdict.percent:
-        shown = [f"{100 * value:+.2f}" for value in (verdict.difference, *(verdict.interval or ()))]
-    else:
-        shown = [f"{value:+.4g}" for value in (verdict.difference, *(verdict.interval or ()))]
-    return f"{shown[0]} [{shown[1]}, {shown[2]}]" if verdict.interval is not None else shown[0]
+    steps = steps_in(verdict.measure, verdict.difference, verdict.interval)
+    shown = [f"{value:+{'.2f' if is_percent(verdict.measure) else '.4g'}}" for value in steps]
+    first = f"{shown[0]}{after(verdict.measure)}"
+    return f"{first} [{shown[1]}, {shown[2]}]" if verdict.interval is not None else first
 
 
 def short(verdict: Verdict) -> str:
@@ -350,15 +348,15 @@ def short(verdict: Verdict) -> str:
     """
     if verdict.difference is None:
         return MARKS[Standing.NOT_TESTED]
-    values = [value + 0.0 for value in (verdict.difference, *(verdict.interval or ()))]
-    if verdict.percent:
-        enough = (k for k in range(1, 4) if all(round(100 * value, k) or not value for value in values))
+    values = [value + 0.0 for value in steps_in(verdict.measure, verdict.difference, verdict.interval)]
+    if is_percent(verdict.measure):
+        enough = (k for k in range(1, 4) if all(round(value, k) or not value for value in values))
         digits = next(enough, 4)
-        shown = [f"{100 * value:+.{digits}f}" for value in values]
+        shown = [f"{value:+.{digits}f}" for value in values]
     else:
         shown = [f"{value:+.3g}" for value in values]
     between = f" [{shown[1]}, {shown[2]}]" if verdict.interval is not None else ""
-    return f"{shown[0]}{between} {p_value(verdict.corrected)}".rstrip()
+    return f"{shown[0]}{after(verdict.measure)}{between} {p_value(verdict.corrected)}".rstrip()
 
 
 def p_value(p: float | None) -> str:
@@ -400,12 +398,12 @@ def sentence(verdict: Verdict) -> str:
         Standing.WORSE: f"worse than {verdict.against}",
         Standing.NEITHER: f"not distinguishable from {verdict.against}",
     }[word(verdict)]
-    unit = " points" if verdict.percent else f" {verdict.measure}"
     shown, _, interval = difference(verdict).partition(" ")
     said = [f"{TESTS[verdict.test]}: {counts(verdict)}"] if verdict.test is not None else []
     said += [CAUTIONS[verdict.family]] if verdict.family in CAUTIONS else []
     beside = f" ({'; '.join(said)})" if said else ""
-    return f"{mark(verdict)} {head}: {shown}{unit} {interval}, {p_value(verdict.corrected)}{beside}".lstrip()
+    size = f"{shown} {unit(verdict.measure).removeprefix('% ')} {interval}"
+    return f"{mark(verdict)} {head}: {size}, {p_value(verdict.corrected)}{beside}".lstrip()
 
 
 TESTS = {PairedTest.MCNEMAR: "McNemar", PairedTest.NORMAL: "normal", PairedTest.BOOTSTRAP: "bootstrap"}

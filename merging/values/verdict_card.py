@@ -9,6 +9,7 @@ from merging.values.answer import Answer, answer
 from merging.values.report import Report
 from merging.values.shown import environment
 from merging.values.states import RunState, ended
+from merging.values.units import unit as unit_of
 from merging.values.verdict import MARKS, Family, Role, Standing, Verdict, counted, distinct, p_value, short, word
 from merging.values.wording import plural, some
 
@@ -52,7 +53,7 @@ class Tile:
         """The tile of a verdict, under its set's name unless another one is given."""
         size, _, rest = short(verdict).partition(" ") if verdict.tested else (MARKS[Standing.NOT_TESTED], "", "")
         interval, _, p = rest.partition("] ")
-        unit = " points" if verdict.percent and verdict.tested else f" {verdict.measure}" if verdict.tested else ""
+        unit = f" {unit_of(verdict.measure).removeprefix('% ')}" if verdict.tested else ""
         chose = " on the data that chose it" if verdict.family == Family.SELECTION else ""
         return cls(
             place=(place or verdict.set) + chose,

@@ -14,14 +14,16 @@ from torch import nn
 
 import merging
 from benchmarks.causal_models import ROWS, SETTINGS, differences, documents, losses, model_of, questions, read, saved
-from merging.errors import TaskError
-from merging.forward.fitting import untouched
+from merging.errors import PoolError, TaskError
+from merging.forward.device import on_device
+from merging.forward.fitting import check_fits, untouched
+from merging.forward.stages import stages_of
 from merging.models import causal_scorer
 from merging.models.causal import TransformersCausal
 from merging.models.causal_scorer import CausalScorer
 from merging.plugins.sequences import ABSENT
 from merging.storage.pool import ModelPool
-from tests.models.test_vocabularies import WORDS, tokenizer, write
+from tests.models.test_vocabularies import WORDS, write
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
 SOME = (
@@ -127,6 +129,23 @@ def test_in_bfloat16_losses_are_those_of_transformers_in_bfloat16(llama: tuple[A
     torch.testing.assert_close(found, torch.tensor(own), rtol=5e-3, atol=5e-3)
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", ["Gemma3, windows", "Falcon, slopes", "OPT"])
+def test_nothing_stays_behind(name: str, tmp_path: Path, device: str) -> None:
+    """Rotations, masks, slopes and positions are where the batch is, in the whole pass and from each stage on."""
+    saved(name, tmp_path)
+    module, batch = read(tmp_path), questions().collated()
+    with torch.no_grad():
+        expected = module(batch)
+        there = on_device(module, device)(on_device(batch, device))
+        assert there.is_cuda
+        torch.testing.assert_close(there.cpu(), expected, rtol=1e-4, atol=1e-4)
+        stages = stages_of(module, on_device(batch, device))
+    assert [stage.entry for stage in stages] == [False, True, True, False, True]
+    module(on_device(batch, device)).sum().backward()
+    assert all(parameter.grad is not None and parameter.grad.is_cuda for parameter in module.parameters())
+
+
 def test_every_tensor_of_the_files_reaches_the_outputs(llama: tuple[Any, Path]) -> None:
     source = merging.model_source(f"transformers:{llama[1]}")
     module = source.build(ModelPool.open([llama[1]]))
@@ -216,15 +235,15 @@ def test_the_source_reads_and_writes_texts(tmp_path: Path) -> None:
 
 
 def test_models_of_several_vocabularies(tmp_path: Path) -> None:
-    """Each scores its own texts as before, through rows that were put elsewhere."""
+    """Rows are those of the merge's vocabulary; a source whose tokenizer gives tokens other ids is refused."""
     write(tmp_path / "a", "LlamaForCausalLM", seed=1)
     write(tmp_path / "b", "LlamaForCausalLM", WORDS[:3] + WORDS[:2:-1], ["<x>"], seed=2)
     pool = ModelPool.open([tmp_path / "a", tmp_path / "b"], tokenizer_source="union", pad_to_multiple_of=8)
-    source = merging.model_source(f"transformers:{tmp_path / 'a'}")
-    module = source.build(pool).eval()
-    module.load_state_dict(pool.checkpoints[0].load())
+    module = merging.model_source(f"transformers:{tmp_path / 'a'}").build(pool).eval()
+    check_fits(module, pool)
     assert module.state_dict()["model.embed_tokens.weight"].shape == (16, 16)
-    assert len(tokenizer(WORDS)) == 15
+    with pytest.raises(PoolError, match="name the model whose ids that has: transformers:"):
+        merging.model_source(f"transformers:{tmp_path / 'b'}").build(pool)
 
 
 def test_mistakes(tmp_path: Path) -> None:

@@ -55,7 +55,7 @@ def test_documents_are_compared_in_pairs() -> None:
     found = comparer.compare([HELD_OUT], {HELD_OUT: [worse]}, {HELD_OUT: [better]})
     assert not isinstance(found, str)
     assert found.difference == pytest.approx(0.05)
-    low, high = found.interval(0.95)
+    low, high = found.interval
     assert 0.049 < low <= high < 0.051, "the noise is the same in both"
 
 

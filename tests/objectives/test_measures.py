@@ -251,7 +251,10 @@ def test_what_reduce_takes_is_read_from_its_parameters() -> None:
 
 
 def test_an_objective_says_what_it_takes() -> None:
-    with pytest.raises(OptionError, match="objective Wrong takes 'class'; any, classes, numbers are possible"):
+    with pytest.raises(
+        OptionError,
+        match="objective Wrong takes 'class'; any, classes, numbers, tokens, classes or tokens are possible",
+    ):
 
         class Wrong(Objective):
             takes: ClassVar[str] = "class"

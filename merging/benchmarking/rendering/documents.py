@@ -29,6 +29,7 @@ from merging.values.answer import markdown
 from merging.values.leaderboard_table import in_markdown
 from merging.values.markdown import plain
 from merging.values.states import MethodState
+from merging.values.units import TOKENS
 from merging.values.verdict import compact, legend
 from merging.values.wording import plural, some
 from merging.values.workers import told_workers
@@ -153,6 +154,8 @@ def caption(found: Benchmark) -> str:
 
 def what(found: Benchmark) -> str:
     """Says what the scores are, and in which unit."""
+    if found.measure == TOKENS:
+        return "Perplexity"
     return "Top-1 accuracy in %" if found.percent(HELD_OUT) else f"Scores: {found.objective}"
 
 

@@ -27,6 +27,7 @@ def board(found: Benchmark, most: int = ALL) -> Leaderboard:
         tests=(*found.held, *found.sets, *found.averages),
         shifts=found.shifts,
         percent=found.measure == ACCURACY,
+        measure=found.measure,
         most=most,
     )
 

@@ -9,6 +9,8 @@ from merging.benchmarking.results import SHIFTED, Benchmark, BenchmarkRow, accur
 from merging.plugins.task import HELD_OUT
 from merging.values.outcome import is_score
 from merging.values.report import number
+from merging.values.units import ACCURACY, ends_in, is_percent
+from merging.values.units import unit as unit_of
 from merging.values.verdict import MARKS, Standing, Verdict, correction, legend, selection, word
 from merging.values.wording import spent
 
@@ -87,16 +89,17 @@ def _cell(found: Benchmark, row: BenchmarkRow, column: str, ranks: list[float]) 
     percent = found.percent(column)
     rank = ranks.index(round(value, 6)) + 1 if row.inference_cost == 1 and round(value, 6) in ranks else 0
     told = outcome(row, "best", column)
-    scale = 100 if percent else 1
+    measure = ACCURACY if percent else found.measure
     interval = row.intervals.get(column)
+    low, high = ends_in(measure, interval) if interval else (0.0, 0.0)
     spread = row.spread.get(column)
     return Cell(
-        text=number(value, percent=percent),
+        text=number(value, percent=percent, measure=measure),
         rank=rank,
         mark=MARKS[told],
         word=told,
-        interval=" to ".join(f"{scale * end:{'.2f' if percent else '.4g'}}" for end in interval) if interval else "",
-        half=f"{scale * (interval[1] - interval[0]) / 2:{'.1f' if percent else '.2g'}}" if interval else "",
+        interval=" to ".join(f"{end:{'.2f' if percent else '.4g'}}" for end in (low, high)) if interval else "",
+        half=f"{(high - low) / 2:{'.1f' if percent else '.2g'}}" if interval else "",
         spread=number(spread, percent=percent) if spread else "",
     )
 
@@ -186,7 +189,7 @@ def legend_of(found: Benchmark, ranked: str = RANKED) -> str:
 
 def unit(found: Benchmark) -> str:
     """Names the unit in which a table shows differences."""
-    return "points" if found.percent(HELD_OUT) else found.objective
+    return unit_of(found.measure) if is_percent(found.measure) else found.objective
 
 
 def correction_of(found: Benchmark, reference: str) -> str:

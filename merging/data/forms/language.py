@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from merging.data.form import DataForm
-from merging.errors import TaskError
+from merging.errors import TaskError, showable
 from merging.plugins.options import option
 from merging.plugins.registry import forms
 
@@ -21,6 +23,15 @@ if TYPE_CHECKING:
 
 COLUMNS = ("prompt", "completion", "messages", "question", "choices", "answer")
 """Options that name a column; 'text' is every form's."""
+MEANT: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "documents": ("text", "stride", "prefix"),
+        "completions": ("prompt", "completion"),
+        "conversations": ("messages", "stride"),
+        "questions": ("question", "choices", "answer", "template", "length"),
+    }
+)
+"""Kind of texts → what may be said of it, besides what may be said of all."""
 
 
 @forms.register("language")
@@ -77,24 +88,25 @@ class Language(DataForm):
         """Finds the table and says what it holds; it is tokenized later."""
         from merging.data import tables
         from merging.data.cache import content_of
-        from merging.data.kinds import kind_of
+        from merging.data.kinds import kind_of, lettered
         from merging.data.opened import Opened
         from merging.data.saved import plain_rows
 
-        source: Any = reader.source
-        if self.stride is not None and self.stride > self._context(source):
-            raise TaskError(
-                f"{reader.path}: stride is {self.stride}, and a row holds {self._context(source)} tokens; write at "
-                "most that"
-            )
+        self._check(reader)
         file = Path(reader.path).expanduser()
         is_table = super().reads(reader.path)
         rows, files = (tables.rows(file), [file]) if is_table else plain_rows(reader.path)
-        usual = type(self)()
+        there = list(rows[0])
         names = {key: getattr(self, key) for key in COLUMNS} | {"text": reader.options.get("text") or "text"}
-        named = [key for key in COLUMNS if getattr(self, key) != getattr(usual, key)]
-        named += ["text"] if reader.options.get("text") else []
-        kind = kind_of(reader.path, names, list(rows[0]), named)
+        if "choices" not in reader.options and "choices" not in there:
+            names["choices"] = lettered(there) or "choices"
+        named = [key for key in names if key in reader.options]
+        kind = kind_of(reader.path, names, there, named)
+        for key in reader.options:
+            if any(key in keys for keys in MEANT.values()) and key not in MEANT[kind]:
+                raise TaskError(f"{reader.path} holds {kind}, to which '{key}' means nothing; leave it out")
+        if kind == "documents" and "label" in there:
+            reader.say([f"{reader.path}: a language model is scored on its texts; its labels are not read"])
         decided = [[content_of(file) for file in files], kind, names, self.options()]
         return Opened(
             where=reader.path,
@@ -103,10 +115,26 @@ class Language(DataForm):
             choice=reader.choice,
             decode=lambda _: self._read(reader, kind, rows, names, decided, 1 if is_table else 0),
             final=True,
+            scored="questions" if kind == "questions" else "documents",
         )
 
-    def _context(self, source: Any) -> int:
-        return int(min(self.context or source.context, source.context))
+    def _check(self, reader: Reader) -> None:
+        """Refuses what cannot be meant, whatever the table holds."""
+        source: Any = reader.source
+        if self.context is not None and self.context > source.context:
+            raise TaskError(
+                f"{reader.path}: context is {self.context}, and {source.spec} reads {source.context} tokens; write at "
+                "most that"
+            )
+        context = self.context or source.context
+        if self.stride is not None and self.stride > context:
+            raise TaskError(
+                f"{reader.path}: stride is {self.stride}, and a row holds {context} tokens; write at most that"
+            )
+        if "{question}" not in self.template:
+            raise TaskError(f"{reader.path}: template '{showable(self.template)[:60]}' has no {{question}} in it")
+        if not isinstance(reader.options.get("text") or "", str):
+            raise TaskError(f"{reader.path}: text names one column; a language model reads no pairs of texts")
 
     def _read(
         self,
@@ -118,13 +146,14 @@ class Language(DataForm):
         first: int,
     ) -> Split:
         from merging.data.columns import present
+        from merging.data.groups import group_name
         from merging.data.kinds import READINGS, taken
         from merging.data.passages import gathered
         from merging.data.reading import Wanted
         from merging.data.tokenized import in_groups_of, tokenized
 
         source: Any = reader.source
-        context = self._context(source)
+        context = int(self.context or source.context)
         wanted = Wanted(
             where=reader.path,
             first=first,
@@ -142,13 +171,25 @@ class Language(DataForm):
             found = gathered(_watched(reading.passages(there), reader), source.padding)
             return *found, reading.said()
 
-        found = tokenized([*decided, context], source, make)
+        found = tokenized([*decided, context, source.padding], source, make)
         reader.say(f"{reader.path}: {note}" for note in found.notes)
         group = reader.options.get("group")
         if group is None:
             return found.split
         present(reader.path, group, rows[0])
-        return in_groups_of(found, [row.get(group) for row in rows])
+        return in_groups_of(found, [group_name(reader.path, n, row.get(group)) for n, row in enumerate(rows, first)])
+
+    @staticmethod
+    def tiny(folder: Path) -> str:
+        """Nine questions, each with three choices."""
+        import json
+
+        from merging.data.examples import CLASSES
+        from merging.storage import atomic
+
+        rows = [{"question": f"{n}?", "choices": list(CLASSES), "answer": CLASSES[n % 3]} for n in range(9)]
+        atomic.write(folder / "set.jsonl", "".join(f"{json.dumps(row)}\n" for row in rows))
+        return str(folder / "set.jsonl")
 
 
 def _watched(passages: Iterator[Passage], reader: Reader) -> Iterator[Passage]:

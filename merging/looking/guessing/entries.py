@@ -164,6 +164,17 @@ def part_entries(roles: Roles) -> list[Entry]:
     ]
 
 
+def objective_entries(roles: Roles) -> list[Entry]:
+    """The line of the objective, where a language model is scored; none elsewhere."""
+    scored = roles.parts["held_out"].scored
+    if scored == "documents":
+        return [Entry(key="objective", value="nll", why=["The held-out data are documents: negative log-likelihood."])]
+    if scored == "questions":
+        why = ["The held-out data are questions: how often the likeliest choice is the right one."]
+        return [Entry(key="objective", value="accuracy", why=why)]
+    return []
+
+
 def remarks(roles: Roles, pool: FoundPool, classes: Entry, outputs: int | None, *, listed: bool) -> list[str]:
     """Makes a sentence for all that is missing, assumed or left out.
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from merging.data.text import takes_texts
+from merging.data.text import reads_language, takes_texts
 from merging.errors import PoolError, TaskError
 from merging.looking.guessing import comparing, entries, trying
 from merging.looking.guessing.architecture import architectures, distinct
@@ -212,7 +212,8 @@ def _whole(given: Given, context: Context, pool: FoundPool, found: Sequence[Arch
     keys = {"held_out": roles.parts["held_out"].place.spec, **said}
     keys |= {"classes": list(classes.value)} if classes.value else {}
     tried = list[Tried]()
-    if given.tries and not candidates[0].spec.startswith("python:"):
+    language = reads_language(candidates[0].source)
+    if given.tries and not language and not candidates[0].spec.startswith("python:"):
         tried = comparing.tries(pool, candidates, keys, context.progress)
     best = trying.best_of(tried) if tried else None
     chosen, asked = _chosen(candidates, best, given, context)
@@ -228,7 +229,7 @@ def _whole(given: Given, context: Context, pool: FoundPool, found: Sequence[Arch
             *entries.part_entries(roles),
         ],
         shifts=[Entry(key=name, value=each.place.spec, place=True) for name, each in roles.shifts.items()],
-        run=[entries.strategy_entry(pool, with_data=True)],
+        run=[entries.strategy_entry(pool, with_data=True), *entries.objective_entries(roles)],
         notes=[*entries.remarks(roles, pool, classes, chosen.classes, listed=listed), *entries.doubt(best, classes)],
         scores={each.said: each.share for each in tried},
     )

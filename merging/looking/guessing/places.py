@@ -8,18 +8,21 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
+from merging.data.kinds import COLUMNS, kind_of
 from merging.data.saved import SEVERAL, is_saved
 from merging.data.tables import SUFFIXES as TABLES
 from merging.data.tables import rows
-from merging.errors import DAMAGED, MergingError
+from merging.errors import DAMAGED, MergingError, TaskError
 from merging.looking.guessing.checkpoints import is_pictures
 from merging.plugins.discovery import load_installed
 from merging.plugins.registry import forms
 from merging.storage.model_folder import COMPANIONS, is_model_folder
 from merging.storage.sources import natural_key
 
+Kind: TypeAlias = Literal["images", "texts", "language"]
+"""What a model takes."""
 DEPTH = 5
 IMAGE = ("path", "image", "image_path", "file", "filename", "file_name", "filepath", "file_path", "img", "img_path")
 LABEL = ("label", "class", "target", "category", "class_name", "label_name", "y", "labels")
@@ -47,25 +50,27 @@ class Place:
         return {"path": self.path, **self.keys} if self.keys else self.path
 
 
-def places(folder: Path, *, texts: bool = False) -> tuple[list[Place], dict[str, str]]:
+def places(folder: Path, *, texts: bool = False, language: bool = False) -> tuple[list[Place], dict[str, str]]:
     """Every set in a folder and the folders in it, in natural order.
 
     Args:
         folder: a folder, or one file or path that is a set by itself.
         texts: whether the model takes texts.
+        language: whether it is a causal language model, which takes texts without labels.
 
     Returns:
         The sets, and path → why something that looks like one is none.
     """
     load_installed()
     refused: dict[str, str] = {}
+    kind: Kind = "language" if language else "texts" if texts else "images"
     if not folder.is_dir():
-        found = list(_in_file(folder, folder.parent, refused, texts=texts)) if folder.is_file() else []
+        found = list(_in_file(folder, folder.parent, refused, kind)) if folder.is_file() else []
         return found or [Place(str(folder), (folder.name,))], refused
-    return list(_below(folder, folder, refused, DEPTH, texts=texts)), refused
+    return list(_below(folder, folder, refused, DEPTH, kind)), refused
 
 
-def _below(folder: Path, root: Path, refused: dict[str, str], depth: int, *, texts: bool) -> Iterator[Place]:
+def _below(folder: Path, root: Path, refused: dict[str, str], depth: int, kind: Kind) -> Iterator[Place]:
     words = tuple(reversed(folder.relative_to(root).parts)) or (folder.resolve().name,)
     if is_saved(folder):
         yield from _saved(folder, words)
@@ -78,28 +83,28 @@ def _below(folder: Path, root: Path, refused: dict[str, str], depth: int, *, tex
     except OSError:
         return
     below = [path for path in entries if path.is_dir() and not path.name.startswith((".", "__"))]
-    classes = [] if texts else [path for path in below if is_pictures(path)]
+    classes = [] if kind != "images" else [path for path in below if is_pictures(path)]
     if len(classes) > 1 and 2 * len(classes) >= len(below):
         yield Place(str(folder), words)
         return
     files = [path for path in entries if path.is_file() and not path.name.startswith(".")]
     yield from _tars(files, root)
     for file in files:
-        yield from _in_file(file, root, refused, texts=texts)
+        yield from _in_file(file, root, refused, kind)
     for path in below if depth else []:
         if not is_model_folder(path) and path not in classes:
-            yield from _below(path, root, refused, depth - 1, texts=texts)
+            yield from _below(path, root, refused, depth - 1, kind)
 
 
-def _in_file(file: Path, root: Path, refused: dict[str, str], *, texts: bool) -> Iterator[Place]:
+def _in_file(file: Path, root: Path, refused: dict[str, str], kind: Kind) -> Iterator[Place]:
     """The sets in one file."""
     suffix = file.suffix.lower()
     around = tuple(reversed(file.parent.relative_to(root).parts))
-    if suffix == ".npz" and not texts:
+    if suffix == ".npz" and kind == "images":
         for key in _keys(file):
             yield Place(f"{file}:{key}", (key, file.stem, *around))
     elif suffix in TABLES and file.name not in COMPANIONS and file.name != "summary.csv":
-        yield from _table(file, (file.stem, *around), refused, texts=texts)
+        yield from _table(file, (file.stem, *around), refused, kind)
     elif suffix in (".parquet", ".arrow"):
         if not _own_form(str(file)):
             refused[str(file)] = "no table that is read; datasets loads it, and save_to_disk writes a folder that is"
@@ -120,14 +125,17 @@ def _keys(file: Path) -> list[str]:
     return sorted((key for key in keys if {f"{key}_images", f"{key}_jpeg"} & names), key=natural_key)
 
 
-def _table(file: Path, words: tuple[str, ...], refused: dict[str, str], *, texts: bool) -> Iterator[Place]:
+def _table(file: Path, words: tuple[str, ...], refused: dict[str, str], kind: Kind) -> Iterator[Place]:
     try:
         found = rows(file)
     except (MergingError, *DAMAGED):  # some other JSON or CSV
         return
     columns = {str(name).lower(): str(name) for name in found[0]}
+    if kind == "language":
+        yield from _read_by_models(file, words, list(found[0]), refused)
+        return
     label = next((columns[name] for name in LABEL if name in columns), None)
-    if texts:
+    if kind == "texts":
         text = next((names for names in TEXT if all(name in columns for name in names)), None)
         if text is not None and label is not None:
             own = [columns[name] for name in text]
@@ -141,6 +149,24 @@ def _table(file: Path, words: tuple[str, ...], refused: dict[str, str], *, texts
         refused[str(file)] = f"its first row names {first}, and there is no such file beside the table"
         return
     yield Place(str(file), words, _said(label=label, image=image))
+
+
+def _read_by_models(
+    file: Path, words: tuple[str, ...], columns: Sequence[str], refused: dict[str, str]
+) -> Iterator[Place]:
+    """A table whose columns say what a language model is scored on, or one of texts under a usual name."""
+    lists = {column: column for columns in COLUMNS.values() for column in columns}
+    if any(name in columns for name in ("text", "prompt", "completion", "messages", "question")):
+        try:
+            kind_of(str(file), lists, columns)
+        except TaskError as error:
+            refused[str(file)] = str(error).removeprefix(f"{file} ").removeprefix(f"{file}: ")
+        else:
+            yield Place(str(file), words)
+        return
+    text = next((names[0] for names in TEXT if len(names) == 1 and names[0] in columns), None)
+    if text is not None:
+        yield Place(str(file), words, {"text": text})
 
 
 def _said(*, label: str, image: str = "path") -> dict[str, Any]:
@@ -177,5 +203,5 @@ def _tars(files: Sequence[Path], root: Path) -> Iterator[Place]:
 
 def _own_form(path: str) -> bool:
     """Whether a form of data that somebody has added reads a path."""
-    built_in = ("folder", "npz", "python", "saved", "table", "tar", "texts")
+    built_in = ("folder", "language", "npz", "python", "saved", "table", "tar", "texts")
     return any(name not in built_in and forms[name]().reads(path) for name in forms)

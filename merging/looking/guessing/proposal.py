@@ -81,7 +81,9 @@ class Proposal:
         if self.task:
             parts.append(_table("task", self.task, at))
         if self.shifts:
-            comment = _comment("Sets of other kinds with the same classes: is the merge better there as well?")
+            texts = any(entry.key == "objective" for entry in self.run)
+            what = "Other texts" if texts else "Sets of other kinds with the same classes"
+            comment = _comment(f"{what}: is the merge better there as well?")
             parts.append(comment + _table("task.shifts", self.shifts, at))
         parts.append(_table("pool", list(self.pool_entries(at)), at))
         parts.append(_table("run", self.run, at))

@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from merging.data.text import reads_language
 from merging.errors import MergingError, PoolError
 from merging.forward.fitting import check_fits
 from merging.forward.head import head_layer
@@ -33,7 +34,7 @@ class Architecture:
     Attributes:
         spec: its name, as merge.toml takes it: ``timm:resnet18``.
         why: says how it was found.
-        classes: number of its outputs; None: a whole CLIP, whose classes have names only.
+        classes: number of its outputs; None: a whole CLIP, whose classes have names only, or a language model.
         layers: text that is the same for two that compute the same from one input, apart from arithmetic in code.
         settings: what the files say of pictures: ``mean``, ``std``, ``size``.
     """
@@ -104,6 +105,8 @@ def _built(source: ModelSource, first: ModelPool) -> tuple[nn.Module, int | None
         module = source.build(first)
         layer = head_layer(module)
         return module, None if layer is None else getattr(layer[1], "out_features", None)
+    if reads_language(source):
+        return bare(lambda: source.module(None, first.tensors)), None
     heads = source.heads(first.tensors)
     name = next((name for name in heads if name in first.tensors), None)
     if name is None or heads[name] >= len(first.tensors[name][0]):

@@ -11,6 +11,7 @@ from typing import Any
 from merging.data.images import Preparation
 from merging.data.opened import Opened
 from merging.data.opening import open_data
+from merging.data.text import reads_language
 from merging.errors import MergingError
 from merging.looking.guessing.places import Place, places
 from merging.models.source import ModelSource
@@ -37,12 +38,14 @@ class FoundSet:
         names: names of its classes, in their order; None: its labels are numbers.
         labels: how many distinct labels occur, and the largest number among them.
         role: what its name says it is for; empty where that says nothing.
+        scored: ``documents`` or ``questions`` where a language model is scored on it; empty elsewhere.
     """
 
     place: Place
     names: tuple[str, ...] | None
     labels: tuple[int, int]
     role: str
+    scored: str = ""
 
     @property
     def title(self) -> str:
@@ -90,7 +93,7 @@ def found_sets(
     progress, found, refused = progress or Silent(), list[FoundSet](), dict[str, str]()
     for folder in folders:
         progress.stage(f"looking for data in {folder}")
-        there, wrong = places(folder, texts=texts)
+        there, wrong = places(folder, texts=texts, language=reads_language(source))
         refused |= wrong
         for place in there:
             try:
@@ -98,7 +101,15 @@ def found_sets(
             except MergingError as error:
                 refused[place.path] = str(error)
                 continue
-            found.append(FoundSet(place=place, names=opened.names, labels=_labels(opened), role=_role(place)))
+            found.append(
+                FoundSet(
+                    place=place,
+                    names=opened.names,
+                    labels=_labels(opened),
+                    role=_role(place),
+                    scored=opened.scored,
+                )
+            )
     return found, refused
 
 
@@ -134,6 +145,11 @@ def with_roles(found: Sequence[FoundSet], classes: int | None) -> Roles:
             if parts.get("test") is parts["held_out"]:
                 del parts["test"]
     rest = [each for each in fits if all(each is not part for part in parts.values())]
+    if (held := parts.get("held_out")) is not None:
+        others = [each for each in fits if each.scored != held.scored]
+        left |= {each.place.path: f"{each.scored}, and the held-out data are {held.scored}" for each in others}
+        parts = {part: each for part, each in parts.items() if each not in others}
+        rest = [each for each in rest if each not in others]
     shifts = dict(_shifts(rest, parts, left))
     return Roles(parts=parts, shifts=shifts, guessed=guessed, left_out=left)
 
