@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ Json = dict[str, Any]
 PAGE = PROTOCOL.with_name("language.md")
 RECORD = PROTOCOL.parent / "language" / "record.json"
 MISSING = "Not measured yet."
-_MARK = re.compile(r"(?<=<!-- )([\w-]+)( -->\n).*?(?=<!-- end -->)", re.DOTALL)
+_MARK = re.compile(r"<!-- (?!end )([\w-]+) -->\n.*?<!-- end -->", re.DOTALL)
 
 
 def score(output: Path, threads: int | None = None) -> None:
@@ -52,16 +53,21 @@ def score(output: Path, threads: int | None = None) -> None:
     atomic.write(file, done.stdout.decode("utf-8"))
 
 
+def protocol_hash() -> str:
+    """Hashes the protocol as it stands (SHA-256 of the file's bytes)."""
+    return hashlib.sha256(PROTOCOL.read_bytes()).hexdigest()
+
+
 def recorded(output: Path) -> Json:
     """Gathers what finished steps have left; a step that has not been made is not in it.
 
     Args:
         output: folder of corpora and models.
     """
-    found: Json = {"protocol": hashlib.sha256(PROTOCOL.read_bytes()).hexdigest()}
-    for name, file in (("corpus", "corpus/corpus.json"), ("base", "base/training.json")):
-        if (output / file).is_file():
-            found[name] = _read(output / file)
+    found: Json = {"protocol": protocol_hash()}
+    for name, kept in (("corpus", "corpus/corpus.json"), ("base", "base/training.json")):
+        if (output / kept).is_file():
+            found[name] = _read(output / kept)
     runs = {domain: sorted((output / domain).glob("model_*/training.json")) for domain in DOMAINS}
     found["runs"] = {f"{domain}/{file.parent.name}": _read(file) for domain, files in runs.items() for file in files}
     if (output / "models.json").is_file():
@@ -115,6 +121,8 @@ def corpora(record: Json) -> str:
         f"| {name} | {some:,} | {much:,} |" if much else f"| {name} | {some:,} | – |"
         for name, (some, much) in counts.items()
     ]
+    shares = ", ".join(f"{name} {100 * share:.1f} %" for name, share in told["left_out"].items())
+    lines += ["", f"Left out, for 13 words in a row in common with training text: {shares}."]
     packages = [f"| `{name}` | `{digest[:16]}…` |" for name, digest in told["packages"].items()]
     return "\n".join([*lines, "", "| package | SHA-256 |", "|---|---|", *packages])
 
@@ -124,7 +132,7 @@ def models(record: Json) -> str:
     if "base" not in record:
         return MISSING
     base, scores = record["base"], record.get("scores", {})
-    rate = base["tokens"] / base["seconds"]
+    rate = base["tokens"] / max(1, base["seconds"])
     lines = [
         f"Base: {base['parameters']:,} parameters, {base['tokens']:,} tokens in {base['seconds']:,} s "
         f"({rate:,.0f} a second), training loss at the end {base['loss']:.3f}.",
@@ -195,14 +203,14 @@ def _cells(row: Json, *, loss: bool) -> list[str]:
 PARTS: Mapping[str, Callable[[Json], str]] = {
     "corpora": corpora,
     "models": models,
-    **{f"study-{name}": lambda record, name=name: study(record, name) for name in STUDIES},
+    **{f"study-{name}": partial(study, name=name) for name in STUDIES},
 }
 """Part of the page → what makes it."""
 
 
 def filled(page: str, record: Json) -> str:
     """The page with every part as the record has it."""
-    return _MARK.sub(lambda found: f"{found[1]}{found[2]}{PARTS[found[1]](record)}\n", page)
+    return _MARK.sub(lambda found: f"<!-- {found[1]} -->\n{PARTS[found[1]](record)}\n<!-- end -->", page)
 
 
 def write(output: Path, record: Path = RECORD, page: Path = PAGE) -> None:
