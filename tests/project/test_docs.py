@@ -244,6 +244,49 @@ def test_workers_on_ray(tmp_path: Path, merge: Merge, monkeypatch: pytest.Monkey
     assert "evaluated on 2 workers: cpu (" in " ".join(ran.out.split())
 
 
+@pytest.fixture
+def llamas(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two tiny Llamas that learned of this project's pages, and texts that choose and test."""
+    from benchmarks.language import corpus, models, training
+
+    folder, seen = tmp_path_factory.mktemp("llamas"), set[str]()
+    texts = {name: list(corpus._samples(page(name), seen)) for name in ("concepts.md", "data.md", "files.md")}
+    for domain, name in {"general": "concepts.md", "manuals": "data.md", "essays": "files.md"}.items():
+        corpus._write(folder / f"{domain}_train.jsonl", ({"text": text} for text in texts[name]))
+    held = list(corpus._samples(page("performance.md"), seen))
+    for number, part in enumerate(("held-out", "test")):
+        rows = [text[:200] for text in held[number:24:2]]
+        corpus._write(folder / f"{part}.jsonl", ({"text": text} for text in rows))
+    base, small = tmp_path_factory.mktemp("base"), {"hidden_size": 16, "intermediate_size": 32, "vocab_size": 300}
+    models.make_tokenizer(folder, base, 300)
+    few = training.Recipe(steps=30, rate=1e-2, batch=4, length=48)
+    models.pretrain(
+        folder,
+        base,
+        few,
+        models.SHAPE | small | {"num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 2},
+    )
+    for name, domain in {"writer": "essays", "coder": "manuals"}.items():
+        told = {"steps": 8, "rate": 2e-3, "batch": 4, "length": 48, "rank": None}
+        models.finetune(folder, base, domain, folder / "models" / name, told)
+    for file in folder.glob("*_train.jsonl"):
+        file.unlink()
+    return folder
+
+
+@pytest.mark.slow
+def test_language_models(tmp_path: Path, merge: Merge, llamas: Path) -> None:
+    """From two folders and files of texts to merges that were measured."""
+    shutil.copytree(llamas, tmp_path, dirs_exist_ok=True)
+    write_files("language-models.md", tmp_path)
+    said = run_commands("language-models.md", tmp_path, merge=merge)
+    greedy, tuned, both = (json.loads((tmp_path / n / "report.json").read_text()) for n in ("greedy", "tuned", "both"))
+    assert greedy["objective"] == "nll"
+    assert "perplexity" in said["merge run --strategy greedy --output greedy"]
+    assert tuned["validation"]["merged"] < 0, "a log-likelihood"
+    assert both["rows"]
+
+
 @pytest.mark.slow
 def test_from_mergekit(tmp_path: Path, merge: Merge) -> None:
     tiny_pool(tmp_path / "pool", models=2)
