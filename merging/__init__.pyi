@@ -50,6 +50,7 @@ from .objectives.ece import CalibrationError as CalibrationError
 from .objectives.macro_f1 import MacroF1 as MacroF1
 from .objectives.mse import MeanSquaredError as MeanSquaredError
 from .objectives.nll import NegativeLogLikelihood as NegativeLogLikelihood
+from .objectives.weighted import WeightedSum as WeightedSum
 from .objectives.worst_group import WorstGroup as WorstGroup
 from .optimizers.coordinate import Coordinate as Coordinate
 from .optimizers.nested import Nested as Nested

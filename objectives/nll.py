@@ -14,6 +14,8 @@ from merging.values.units import TOKENS
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from merging.plugins.task import Split
+
 
 @objectives.register("nll")
 @dataclass(frozen=True)
@@ -36,6 +38,12 @@ class NegativeLogLikelihood(Objective):
     takes: ClassVar[str] = "classes or tokens"
 
     temperature: float = option(1.0, "logits are divided by it before the softmax", low=1e-6)
+
+    def check(self, split: Split, name: str) -> None:
+        """Refuses a temperature for documents, too."""
+        super().check(split, name)
+        if split.counts_tokens and self.temperature != 1:
+            raise OptionError(f"{self.called('temperature')} is for classes; the samples of {name} are texts")
 
     def measure_on(self, *, tokens: bool) -> str:
         """Says that of texts the perplexity is read."""

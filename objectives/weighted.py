@@ -86,22 +86,17 @@ class Term:
         """Whether its objective scores samples of a kind: ``classes``, ``tokens`` or ``numbers``."""
         return self.objective.takes == "any" or kind in self.objective.takes.split(" or ")
 
-    @functools.cached_property
-    def widths(self) -> dict[str, tuple[int, torch.dtype]]:
-        """Kind of samples → how many numbers its objective has a sample, and of which dtype."""
-        import torch
+    def width(self, kind: str) -> tuple[int, torch.dtype]:
+        """How many numbers its objective has for each sample of a kind, and of which dtype."""
+        known: dict[str, tuple[int, torch.dtype]] = self.__dict__.setdefault("_widths", {})
+        if kind not in known:
+            import torch
 
-        labels = {
-            "classes": torch.zeros(1, dtype=torch.int64),
-            "tokens": torch.ones(1),
-            "numbers": torch.zeros(1, 2),
-        }
-        found = {}
-        for kind, own in labels.items():
-            if self.takes(kind):
-                made = terms_of(self.objective, torch.zeros(1, 1 if kind == "tokens" else 2), own)
-                found[kind] = (made.numel(), made.dtype)
-        return found
+            one = torch.zeros(1, dtype=torch.int64)
+            labels = {"classes": one, "tokens": torch.ones(1), "numbers": torch.zeros(1, 2)}[kind]
+            made = terms_of(self.objective, torch.zeros(1, 1 if kind == "tokens" else 2), labels)
+            known[kind] = made.numel(), made.dtype
+        return known[kind]
 
 
 @objectives.register("weighted-sum")
@@ -250,7 +245,9 @@ class WeightedSum(Objective):
                 raise TaskError(f"objective '{term.said}' does not score {_SAMPLES[kinds[0]]}, which {what} has")
             if fits and "groups" in term.objective.asks and split.groups is None:
                 raise TaskError(f"objective '{term.said}' scores groups, and {name} names none")
-            fitting += [term] if fits else []
+            if fits:
+                term.width(fits[0])  # which an option may refuse
+                fitting.append(term)
         if not fitting:
             raise TaskError(f"no term of '{self.name}' scores the samples of {name}")
 
@@ -273,7 +270,7 @@ class WeightedSum(Objective):
         for term in self.parts:
             for kind in self._kinds(labels):
                 if term.takes(kind):
-                    yield term, kind, *term.widths[kind]
+                    yield term, kind, *term.width(kind)
 
 
 _SAMPLES = {"classes": "classes", "tokens": "documents", "numbers": "numbers"}

@@ -71,8 +71,8 @@ def kind_of(where: str, names: Mapping[str, str], there: Sequence[str], named: S
                 f"'{names[missing[0]]}', which {kind} need; its columns are {some(list(there), 8)}"
             )
     raise TaskError(
-        f"{where}: a language model takes columns `text`, `prompt` and `completion`, `messages`, or `question`, "
-        f"`choices` and `answer`; it has {some(list(there), 8)} (text = 'NAME' in the set's table says which)"
+        f"{where}: a language model takes columns 'text', 'prompt' and 'completion', 'messages', or 'question', "
+        f"'choices' and 'answer'; it has {some(list(there), 8)} (text = 'NAME' in the set's table says which)"
     )
 
 

@@ -65,7 +65,7 @@ def windows(tokens: Coded, context: int, stride: int) -> list[Coded]:
     Args:
         tokens: the text.
         context: tokens that the model reads; a row has one more, which is only predicted.
-        stride: by how many tokens a window moves on, ``context`` at the most.
+        stride: tokens by which a window moves on, ``context`` at the most.
 
     Returns:
         The rows that score something.

@@ -42,7 +42,7 @@ class LanguageSource(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Wanted:
-    """What the user says of a set of texts.
+    """A set of texts, as the user says it is to be read.
 
     Attributes:
         where: the set, for messages.
@@ -132,7 +132,7 @@ class Reading(ABC):
         if len(scored) > self.wanted.context:
             raise TaskError(
                 f"{self.wanted.row(place)}: {len(scored):,} tokens are to be scored, and the model reads "
-                f"{self.wanted.context:,} at once; shorten it, or give it as `text`, which goes by windows"
+                f"{self.wanted.context:,} at once; shorten it, or give it as 'text', which goes by windows"
             )
         before = list(context) or [self.beginning]
         kept = before[-(self.wanted.context + 1 - len(scored)) :]
@@ -292,7 +292,7 @@ class Conversations(Reading):
         if not template:
             raise TaskError(
                 f"{wanted.where} holds messages, and the tokenizer of {self.source.spec} has no chat template; save "
-                "one there (chat_template.jinja), or write `prompt` and `completion`"
+                "one there (chat_template.jinja), or write 'prompt' and 'completion'"
             )
         if not getattr(tokenizer, "is_fast", False):
             raise TaskError(f"{self.source.spec}: messages need a fast tokenizer (tokenizer.json); save it as one")
@@ -338,7 +338,7 @@ class Conversations(Reading):
         if not mark or not around or _MARK in behind:
             raise TaskError(
                 f"{self.wanted.row(place)}: what the chat template writes around message {number + 1} depends on its "
-                "text, so that the assistant's tokens cannot be told; write `prompt` and `completion`"
+                "text, so that the assistant's tokens cannot be told; write 'prompt' and 'completion'"
             )
         whole = self._rendered(messages[: number + 1], place)
         return len(before), max(end, len(whole)) if said.startswith(whole) else end

@@ -19,8 +19,8 @@ from merging.plugins.user_code import running
 from merging.values import wording
 
 WAY = (
-    "give a list of texts, or of dicts with `text`, `prompt` and `completion`, `messages`, or `question`, `choices` "
-    "and `answer`; a path; or a name for each of several such sets"
+    "give a list of texts, or of dicts with 'text', 'prompt' and 'completion', 'messages', or 'question', 'choices' "
+    "and 'answer'; a path; or a name for each of several such sets"
 )
 
 

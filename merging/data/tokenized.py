@@ -93,7 +93,8 @@ def check_ids(split: Split, source: Any) -> None:
     Raises:
         TaskError: there are such ids.
     """
-    rows = int(source.config.get_text_config().vocab_size)
+    text = getattr(source.config, "get_text_config", lambda: source.config)()  # transformers 4.40 has none
+    rows = int(text.vocab_size)
     tokens = split.sequences.tokens
     highest = max(int(tokens.max(initial=0)), ~int(tokens.min(initial=0)))
     if highest >= rows:

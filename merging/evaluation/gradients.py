@@ -15,11 +15,12 @@ from merging.evaluation.keys import Keys
 from merging.evaluation.ledger import Ledger
 from merging.forward import blend
 from merging.forward.device import on_device
-from merging.forward.fisher import squared_gradients
+from merging.forward.fisher import squared_gradients, squared_gradients_of_rows
 from merging.forward.losses import parts, share_of_loss, whole_of
 from merging.forward.passes import Passes
 from merging.plugins.sequences import Sequences
 from merging.plugins.slopes import Blend
+from merging.plugins.task import HELD_OUT
 from merging.values.recipe import Recipe
 
 GRADIENT = 3.0
@@ -138,18 +139,23 @@ class LiveGradients:
         Returns:
             Name → float64 of the parameter's shape, on the CPU.
         """
-        self._check_classes()
+        self._check_classes(split)
         feed, live = self._passes.feed(split), self._live
         chosen = generator.permutation(len(feed.labels))[:samples]
         order = on_device(torch.from_numpy(chosen), feed.labels.device)
         draws = torch.Generator().manual_seed(int(generator.integers(1 << 62)))
-        project = self._keys.task.split(split).project
+        data = self._keys.task.split(split)
+        rows, project = isinstance(data.inputs, Sequences), data.project
         with live.in_fp32(whole=True):
             module, total = self.open(recipe), dict[str, Tensor]()
             for inputs, labels in self._passes.batches(split, order):
                 self._ledger.check(split)
                 label = _drawn(draws) if sampled else _given(labels)
-                for name, found in squared_gradients(module, [inputs], label, live.parameters, project).items():
+                if rows:
+                    squares = squared_gradients_of_rows(module, inputs, label, live.parameters, project)
+                else:
+                    squares = squared_gradients(module, [inputs], label, live.parameters, project)
+                for name, found in squares.items():
                     total[name] = total[name].add_(found) if name in total else found
         self._ledger.pay(SQUARES * len(chosen) / len(self._held_out))
         by_tensor = {id(live.parameters[name]): name for name in total}  # tied names have one gradient
@@ -171,15 +177,15 @@ class LiveGradients:
         if not self._held_out.counts_tokens:
             self._check_classes()
 
-    def _check_classes(self) -> None:
+    def _check_classes(self, split: str = HELD_OUT) -> None:
         """Refuses a gradient where there are no classes.
 
         Raises:
             StrategyError: the labels are numbers.
         """
-        if not self._held_out.categorical:
+        if not self._keys.task.split(split).categorical:
             raise StrategyError(
-                "gradients are those of the cross-entropy, and the held-out labels are numbers, not classes; take a "
+                f"gradients are those of the cross-entropy, and the {split} labels are numbers, not classes; take a "
                 "strategy that scores or averages alone, such as greedy, manifoldmix or uniform"
             )
 

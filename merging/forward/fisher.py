@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from merging.forward.losses import parts
+
 MEMORY = 256 << 20
 """Bytes for the gradients of samples that are computed side by side."""
 
@@ -71,3 +73,37 @@ def squared_gradients(
                 for name, slope in grad(likelihood)(parameters, sample, label).items():
                     totals[name].addcmul_(slope, slope)
     return {name: total.double().cpu() for name, total in totals.items()}
+
+
+def squared_gradients_of_rows(
+    module: nn.Module,
+    inputs: Tensor,
+    labels: Callable[[Tensor], Tensor],
+    names: Iterable[str],
+    project: Callable[[Tensor], Tensor] = lambda logits: logits,
+) -> dict[str, Tensor]:
+    """The same of a batch of sequences: questions, of which each is in several rows, one after the other.
+
+    Args:
+        module: the model, in evaluation mode, open to autograd.
+        inputs: the batch, as :meth:`merging.plugins.sequences.Sequences.collated` gives it.
+        labels: log-likelihoods of the choices ``(N, K)`` → the label of each question, int64 ``(N,)``.
+        names: names of the parameters.
+        project: takes the model's outputs to those of the data's choices.
+
+    Returns:
+        Name → the sum over the batch, of the parameter's shape, float64, on the CPU.
+    """
+    wanted = set(names)
+    parameters = {name: p for name, p in module.named_parameters() if name in wanted}
+    totals = {name: torch.zeros_like(p) for name, p in parameters.items()}
+    with torch.no_grad():
+        drawn = labels(project(module(inputs)).float())
+    for question, label in parts(inputs, drawn, 0):
+        with torch.enable_grad():
+            chosen = project(module(question)).float().log_softmax(1)[0, label[0]]
+            slopes = torch.autograd.grad(chosen, list(parameters.values()), allow_unused=True)
+        for total, slope in zip(totals.values(), slopes, strict=True):
+            if slope is not None:
+                total.addcmul_(slope, slope)
+    return {name: total.detach().double().cpu() for name, total in totals.items()}

@@ -67,6 +67,7 @@ def transformers_source(folder: str, arguments: Mapping[str, Any] | None = None)
     said = " ".join(config.architectures or ())
     if causal_class(config, f"transformers:{folder}"):
         return TransformersCausal(folder, config, arguments)
+    allowed(f"transformers:{folder}", arguments or {}, _entries(config))  # which a classifier has no more than
     if SEQUENCE in said or (IMAGE not in said and type(config) in library.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING):
         return TransformersText(folder, config, arguments)
     if IMAGE in said or type(config) in library.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING:
@@ -307,7 +308,11 @@ def _overridden(config: Any, arguments: Mapping[str, Any], spec: str, more: tupl
     Raises:
         TaskError: it has no such entry, or none with such a value.
     """
-    entries = tuple(key for key in config.to_dict() if not key.startswith("_"))
+    entries = _entries(config)
     allowed(spec, arguments, (*entries, *more))
     own = {key: value for key, value in arguments.items() if key in entries}
     return type(config).from_dict({**config.to_dict(), **own}) if own else config
+
+
+def _entries(config: Any) -> tuple[str, ...]:
+    return tuple(key for key in config.to_dict() if not key.startswith("_"))

@@ -82,9 +82,9 @@ def _check_on_texts(strategy: MixStrategy, needs: frozenset[str], split: Split) 
     """
     who = f"strategy '{strategy.name}'"
     way = "take one that scores or averages alone, such as greedy, manifoldmix or uniform"
-    if "per_sample_gradients" in needs:
+    if "per_sample_gradients" in needs and not split.categorical:
         raise RequirementError(
-            f"{who} takes gradients sample by sample, which texts of many lengths do not allow; {way}"
+            f"{who} takes gradients of the probabilities of choices, and the held-out texts have none; {way}"
         )
     if split.categorical:
         return

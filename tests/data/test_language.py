@@ -31,6 +31,7 @@ from merging.plugins.progress import Silent
 from merging.plugins.task import Split
 from merging.tasks.described import described_task
 from merging.tasks.table import TaskTable
+from merging.testing.forms import TinyTexts
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
 CONTEXT = 64
@@ -281,7 +282,7 @@ BAD: Mapping[str, tuple[Any, Mapping[str, Any], str]] = {
     "number": ([{"text": "no"}, {"text": 3}], {}, r"row 2 has 3 in 'text', which is not a text"),
     "null": ([{"text": None}], {}, r"row 1 has None in 'text', which is not a text"),
     "half a character": ('{"text": "\\ud800"}\n', {}, r"half of a surrogate pair is in it"),
-    "no columns": ([{"txt": "no"}], {}, r"takes columns `text`, .* it has txt"),
+    "no columns": ([{"txt": "no"}], {}, r"takes columns 'text', .* it has txt"),
     "two kinds": ([{"text": "no", "messages": []}], {}, r"has columns of documents and conversations"),
     "half a kind": ([{"prompt": "no"}], {}, r"has a column 'prompt' and none called 'completion'"),
     "unknown column": ([{"text": "no"}], {"text": "txt"}, r"unknown column in .*: 'txt'; did you mean 'text'"),
@@ -354,6 +355,12 @@ def test_bytes_that_are_no_text_and_data_of_other_kinds(source: Any, tmp_path: P
     (tmp_path / "set.jsonl").write_text('{"text": "no"}\n')
     with pytest.raises(TaskError, match=r"unknown column in .*: 'path'"):
         load_data(str(tmp_path / "set.jsonl"), model_source("timm:test_resnet"))
+
+
+def test_documents_are_not_for_a_classifier(tmp_path: Path) -> None:
+    (tmp_path / "set.jsonl").write_text('{"text": "no"}\n')
+    with pytest.raises(TaskError, match=r"has no column 'label', and the model classifies texts; .*…ForCausalLM"):
+        load_data(str(tmp_path / "set.jsonl"), TinyTexts())
 
 
 def test_a_document_of_one_token(load: Load, folder: Path, tmp_path: Path) -> None:

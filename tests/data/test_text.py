@@ -165,7 +165,7 @@ def test_folders_of_datasets(tmp_path: Path) -> None:
         ('{"text": "a", "label": 0}\n{"text": \n', "line 2 is no JSON"),
         ("[1]\n", "line 1 is no JSON object"),
         ('{"txt": "a", "label": 0}\n', "'text'; did you mean 'txt'?"),
-        ('{"text": "a"}\n', "'label'; known: text"),
+        ('{"text": "a"}\n', "has no column 'label', and the model classifies texts"),
         ('{"text": 5, "label": 0}\n', "row 1 has 5 in 'text', which is not a text"),
         ('{"text": null, "label": 0}\n', "row 1 has no 'text'"),
         ('{"text": "a", "label": "god"}\n', "unknown class 'god'; did you mean 'good'?"),

@@ -21,6 +21,7 @@ from merging.forward.stages import stages_of
 from merging.models import causal_scorer
 from merging.models.causal import TransformersCausal
 from merging.models.causal_scorer import CausalScorer
+from merging.models.transformers import TransformersText
 from merging.plugins.sequences import ABSENT
 from merging.storage.pool import ModelPool
 from tests.models.test_vocabularies import WORDS, write
@@ -232,6 +233,10 @@ def test_the_source_reads_and_writes_texts(tmp_path: Path) -> None:
         merging.model_source(f"transformers:{tmp_path}(context='all')")
     with pytest.raises(TaskError, match="'context'"):
         merging.model_source(f"transformers:{tmp_path}(contxt=4)")
+    classifier = f"transformers:{tmp_path}(architectures=['LlamaForSequenceClassification'], context=8)"
+    with pytest.raises(TaskError, match="'context'"):
+        merging.model_source(classifier)
+    assert isinstance(merging.model_source(classifier.replace(", context=8", "")), TransformersText)
 
 
 def test_models_of_several_vocabularies(tmp_path: Path) -> None:

@@ -35,7 +35,7 @@ MEANT: Mapping[str, tuple[str, ...]] = MappingProxyType(
 
 
 @forms.register("language")
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Language(DataForm):
     """A table whose columns say what it holds; read by the model's own tokenizer, once.
 

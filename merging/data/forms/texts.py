@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from merging.plugins.task import Split
     from merging.values.labels import Written
 
+FOR_LANGUAGE = ("text", "prompt", "completion", "messages", "question", "choices", "answer")
+"""Columns of what language models are scored on."""
+
 
 @forms.register("texts")
 @dataclass(frozen=True)
@@ -60,6 +63,11 @@ class Texts(DataForm):
         groups: list[Any] | None = None
         if super().reads(reader.path):
             rows = tables.rows(file)
+            if reader.labelled and label is None and set(rows[0]) <= set(FOR_LANGUAGE):
+                raise TaskError(
+                    f"{reader.path} has no column 'label', and the model classifies texts; texts without labels are "
+                    "for causal language models (…ForCausalLM)"
+                )
             columns = [tables.texts(file, rows, name) for name in named or (COLUMN,)]
             if reader.labelled:
                 labels = tables.labels(file, tables.column(file, rows, label or "label"), reader.progress.say)

@@ -22,7 +22,7 @@ from merging.storage.model_folder import COMPANIONS, is_model_folder
 from merging.storage.sources import natural_key
 
 Kind: TypeAlias = Literal["images", "texts", "language"]
-"""What a model takes."""
+"""Kinds of samples that models take."""
 DEPTH = 5
 IMAGE = ("path", "image", "image_path", "file", "filename", "file_name", "filepath", "file_path", "img", "img_path")
 LABEL = ("label", "class", "target", "category", "class_name", "label_name", "y", "labels")
