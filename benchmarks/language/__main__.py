@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from benchmarks.language.compare import STUDIES
+from benchmarks.language.compare import SEARCHES, STUDIES
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
@@ -22,7 +22,8 @@ STEPS = ("corpus", "tokenizer", "pretrain", "finetune", "score", "compare", "tab
 @click.option(
     "--study", "studies", multiple=True, type=click.Choice(tuple(STUDIES)), help="Compare this alone; repeatable."
 )
-def main(step: str, output: Path, threads: int, studies: tuple[str, ...]) -> None:
+@click.option("--searches", multiple=True, type=click.Choice(SEARCHES), help="All methods, or CMA-ES's; default: both.")
+def main(step: str, output: Path, threads: int, studies: tuple[str, ...], searches: tuple[str, ...]) -> None:
     """Makes one step, or all of them; what is there is kept."""
     import torch
 
@@ -44,7 +45,7 @@ def main(step: str, output: Path, threads: int, studies: tuple[str, ...]) -> Non
     if step in ("score", "all"):
         tables.score(output, threads)
     if step in ("compare", "all"):
-        compare.run(output, studies or STUDIES, threads)
+        compare.run(output, studies or STUDIES, threads, searches or SEARCHES)
     if step in ("tables", "all"):
         tables.write(output)
 

@@ -30,8 +30,12 @@ EVOLVED = "best,manifoldmix,task-arithmetic-searched=task-arithmetic"
 """Methods whose searches are made again by CMA-ES (Optuna's)."""
 EVOLVED_OPTIONS = ("task-arithmetic-searched.scale=search", "manifoldmix.tau=0.97", "optimizer.sampler=cmaes")
 BUDGET = 30
-MOST = 240
+MOST = 160
 """Evaluations of a method at the most, so that a study of sixteen models is done in a step."""
+
+
+SEARCHES = ("bench", "evolved")
+"""Begin the folders' names: of all methods, and of those whose searches CMA-ES makes again."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,13 +74,19 @@ STUDIES: Mapping[str, Study] = {
 }
 
 
-def run(output: Path, names: Iterable[str] = tuple(STUDIES), threads: int | None = None) -> None:
+def run(
+    output: Path,
+    names: Iterable[str] = tuple(STUDIES),
+    threads: int | None = None,
+    searches: Iterable[str] = SEARCHES,
+) -> None:
     """Makes the benchmarks that are not finished; each goes on where it was interrupted.
 
     Args:
         output: folder of corpora and models.
         names: the studies.
         threads: of the passes; None: what the program takes.
+        searches: of :data:`SEARCHES`, so that each can be a step of its own.
     """
     for study in (STUDIES[name] for name in names):
         task = output / f"{study.name}.toml"
@@ -85,8 +95,9 @@ def run(output: Path, names: Iterable[str] = tuple(STUDIES), threads: int | None
         shared += _each("--models", (f"{output / domain}/model_*" for domain in study.domains))
         shared += ["--partitioner", "block", "--budget", str(BUDGET), "--max-evaluations", str(MOST), "--seed", "0"]
         shared += [] if threads is None else ["--threads", str(threads)]
-        _compared(output / f"bench_{study.name}", shared, study.methods, OPTIONS)
-        if not study.asked:
+        if "bench" in searches:
+            _compared(output / f"bench_{study.name}", shared, study.methods, OPTIONS)
+        if "evolved" in searches and not study.asked:
             by_evolution = [*shared, "--optimizer", "optuna"]
             _compared(output / f"evolved_{study.name}", by_evolution, EVOLVED, EVOLVED_OPTIONS)
 
