@@ -1,9 +1,9 @@
 """Peak memory of a search over a Llama of 200 M random parameters, whose checkpoints and passes are in bf16.
 
 ``python -m benchmarks.language_memory --json``. Each run is a process of its own; its peak is its anonymous memory,
-without the file pages that it maps, sampled every 5 ms. Bar: ratio = peak / (imports + data + three checkpoints:
-the model and both ends + cache limit + a batch's activations) ≤ 1.15; freed memory that the C library keeps is
-no part of it. With ``--precision fp32`` the model alone is in fp32.
+without the file pages that it maps, sampled every 5 ms. Bar: ratio = peak / (imports + data + three checkpoints: the
+model and both ends + cache limit + a batch's activations) ≤ 1.15; freed memory that the C library keeps is no part
+of it. With ``--precision fp32`` the model alone is in fp32.
 """
 
 from __future__ import annotations
