@@ -246,7 +246,7 @@ class Question:
             for known in (self.choices if not self.names else (), names, self.choices):
                 if answer in known:
                     return known.index(answer)
-            answer = int(answer) if re.fullmatch(r"\d+", answer.strip()) else answer
+            answer = int(answer) if re.fullmatch(r"\d{1,9}", answer.strip()) else answer
         if isinstance(answer, int) and not isinstance(answer, bool) and 0 <= answer < len(self.choices):
             return answer
         shown = showable(str(self.answer)[:40])
@@ -273,7 +273,9 @@ class Questions(Completions):
             read = iter(self.pairs(pairs))
             for place, asked in batch:
                 if len(asked.choices) < 2:
-                    raise TaskError(f"{self.wanted.row(place)} has {len(asked.choices)} choice; a question needs two")
+                    raise TaskError(
+                        f"{self.wanted.row(place)} has {plural(len(asked.choices), 'choice')}; a question needs two"
+                    )
                 made, weights = list[Coded](), list[float]()
                 for choice in asked.choices:
                     context, scored = next(read)
@@ -410,8 +412,9 @@ def listed(value: Any, row: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
         for key in value:
             if key not in ("text", "label"):
                 raise unknown(f"key in the choices of {row}:", str(key), ("text", "label"), error=TaskError)
-        value, names = value.get("text"), value.get("label", ())
-    if not isinstance(value, list | tuple) or not all(isinstance(each, str) for each in (*value, *names)):
+        value, names = value.get("text"), value.get("label") or ()
+    lists = isinstance(value, list | tuple) and isinstance(names, list | tuple)
+    if not lists or not all(isinstance(each, str) for each in (*value, *names)):
         raise TaskError(f"{row}: its choices are {value!r:.60}; they are a list of texts")
     if names and len(names) != len(value):
         raise TaskError(f"{row} has {len(value)} choices and {len(names)} labels for them")

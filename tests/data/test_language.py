@@ -316,6 +316,17 @@ BAD: Mapping[str, tuple[Any, Mapping[str, Any], str]] = {
         r"row 1: the answer '3' is none of its 2 choices; write the number \(from 0\), 1 to 2",
     ),
     "number that is none": ([{"question": "a", "choices": ["b", "c"], "answer": 2}], {}, r"row 1: the answer '2'"),
+    "number without end": (
+        [{"question": "a", "choices": ["b", "c"], "answer": "9" * 5000}],
+        {},
+        r"row 1: the answer '9{40}' is none of its 2 choices",
+    ),
+    "labels that are no list": (
+        [{"question": "a", "choices": {"text": ["b", "c"], "label": 3}, "answer": 0}],
+        {},
+        r"row 1: its choices are \['b', 'c'\]; they are a list of texts",
+    ),
+    "no choices": ([{"question": "a", "choices": [], "answer": 0}], {}, r"row 1 has 0 choices; a question needs two"),
     "right choice twice": (
         [{"question": "a", "choices": ["b", "b"], "answer": "b"}],
         {},
@@ -361,6 +372,13 @@ def test_documents_are_not_for_a_classifier(tmp_path: Path) -> None:
     (tmp_path / "set.jsonl").write_text('{"text": "no"}\n')
     with pytest.raises(TaskError, match=r"has no column 'label', and the model classifies texts; .*…ForCausalLM"):
         load_data(str(tmp_path / "set.jsonl"), TinyTexts())
+
+
+def test_a_cell_may_hold_a_book_and_labels_be_null(load: Load) -> None:
+    split = load(f'text,n\n"{"no, " * 40_000}",1\n', "book.csv")
+    assert int(split.labels.sum()) >= 40_000
+    split = load([{"question": "a", "choices": {"text": ["b", "c"], "label": None}, "answer": "B"}])
+    assert split.labels.tolist() == [1]
 
 
 def test_a_document_of_one_token(load: Load, folder: Path, tmp_path: Path) -> None:
