@@ -19,6 +19,7 @@ from merging.evaluation.bar import Bar
 from merging.evaluation.evaluator import Evaluator
 from merging.evaluation.keys import Trial
 from merging.evaluation.ledger import Ledger
+from merging.evaluation.network import Network
 from merging.evaluation.parts import joined
 from merging.evaluation.scorer import LiveScorer
 from merging.objectives.accuracy import Accuracy
@@ -198,6 +199,15 @@ def test_what_a_pass_would_cost_is_known_without_it(pool: ModelPool) -> None:
         factors[moved % len(factors)] = 0.1 * turn
         trial = mix(made, factors)
         assert made.measure(trial, HELD_OUT).passes == pytest.approx(skipped.skipped(trial, HELD_OUT), abs=1e-12)
+
+
+def test_scores_of_samples_of_several_rows_are_remembered(pool: ModelPool) -> None:
+    """A sample is what a network is told by, not a row; of questions there are more rows than answers."""
+    one, task = scorer(pool), the_task()
+    network = Network(one.live, task)
+    found = network.digest(task.held_out)
+    assert found == network.digest(task.held_out)
+    assert found != network.digest(task.tests["test"])
 
 
 def test_parts_have_the_bits_of_the_whole(pool: ModelPool) -> None:
