@@ -117,7 +117,7 @@ def _uniform() -> Tensor:
 
 
 def _samples(split: Split, shown: Tensor) -> list[Tensor]:
-    """What was shown, sample by sample: of sequences each has some rows of the batch, whose first column counts them."""
+    """What was shown, sample by sample; of sequences each has some rows, whose first column counts the samples."""
     there = on_device(shown, "cpu")
     if not isinstance(split.inputs, Sequences):
         return list(there)
