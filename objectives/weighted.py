@@ -87,7 +87,7 @@ class Term:
         return self.objective.takes == "any" or kind in self.objective.takes.split(" or ")
 
     def width(self, kind: str) -> tuple[int, torch.dtype]:
-        """How many numbers its objective has for each sample of a kind, and of which dtype."""
+        """Says how many numbers its objective has for each sample of a kind, and of which dtype."""
         known: dict[str, tuple[int, torch.dtype]] = self.__dict__.setdefault("_widths", {})
         if kind not in known:
             import torch

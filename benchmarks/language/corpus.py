@@ -1,7 +1,7 @@
 """The corpora: general text to pretrain on, two domains to fine-tune on, a third that nothing was trained on.
 
 Documents are divided by a hash of their names, so that none is in two parts; a paragraph that has been seen before, in
-any package, is left out.
+any package, is left out, and so is a sample to be scored that has a long run of words in common with training text.
 """
 
 from __future__ import annotations
@@ -38,8 +38,10 @@ PARTS = {"train": 70, "held_out": 85, "test": 100}
 """Part → the percentile of a document's hash that it ends at; all of the shift is for testing."""
 LENGTH = (200, 900)
 """Characters of a sample, at least and at most: about one row of the model."""
-MOST = 400
-"""Samples of a held-out or test set at the most."""
+MOST = {"held_out": 150, "test": 400}
+"""Samples of a set at the most: the held-out ones are scored again for each merge that is tried."""
+RUN = 13
+"""Words one after the other that are no chance when they stand in two texts."""
 QUESTIONS = 300
 """Questions of a held-out or test set at the most."""
 
@@ -53,25 +55,46 @@ def build(folder: Path, output: Path) -> None:
     """
     hashes, seen = packages.fetch(folder), set[str]()
     output.mkdir(parents=True, exist_ok=True)
-    counts = {}
+    found: dict[tuple[str, str], list[str]] = {}
     for domain, names in DOMAINS.items():  # the domains before what is general: their paragraphs are not in it
-        found: dict[str, list[str]] = {part: [] for part in PARTS}
         for package in names:
             for name, text in packages.documents(folder, package):
-                found[_part(domain, name)] += _samples(text, seen)
-        for part, samples in found.items():
-            if not samples:
-                continue
-            draw = np.random.default_rng(29)
-            kept = samples if part == "train" else [samples[k] for k in sorted(draw.permutation(len(samples))[:MOST])]
-            counts[f"{domain}_{part}"] = len(kept), sum(map(len, kept))
-            _write(output / f"{domain}_{part}.jsonl", ({"text": text} for text in kept))
-            if part != "train":
-                asked = list(_questions(kept, draw))
-                counts[f"{domain}_{part}_questions"] = len(asked), 0
-                _write(output / f"{domain}_{part}_questions.jsonl", asked)
-    facts = {"packages": hashes, "samples_and_characters": counts}
+                found.setdefault((domain, _part(domain, name)), []).extend(_samples(text, seen))
+    trained = [text for (_, part), texts in found.items() if part == "train" for text in texts]
+    counts, left_out = {}, {}
+    for (domain, part), samples in sorted(found.items()):
+        draw, kept, name = np.random.default_rng(29), samples, f"{domain}_{part}"
+        if part != "train":
+            fresh = unseen(samples, trained)
+            left_out[name] = round(1 - len(fresh) / len(samples), 4)
+            kept = [fresh[k] for k in sorted(draw.permutation(len(fresh))[: MOST[part]])]
+        counts[name] = len(kept), sum(map(len, kept))
+        _write(output / f"{name}.jsonl", ({"text": text} for text in kept))
+        if part != "train":
+            asked = list(_questions(kept, draw))
+            counts[f"{name}_questions"] = len(asked), 0
+            _write(output / f"{name}_questions.jsonl", asked)
+    facts = {"packages": hashes, "samples_and_characters": counts, "left_out": left_out}
     atomic.write(output / "corpus.json", json.dumps(facts, indent=1) + "\n")
+
+
+def unseen(samples: list[str], trained: list[str], words: int = RUN) -> list[str]:
+    """Keeps the samples that have no long run of words in common with a text that was trained on.
+
+    Args:
+        samples: what is to be scored.
+        trained: all texts that are trained on, of every domain.
+        words: how long a run is.
+    """
+
+    def runs(text: str) -> set[tuple[str, ...]]:
+        said = re.findall(r"\w+", text.lower())
+        return {tuple(said[k : k + words]) for k in range(len(said) - words + 1)}
+
+    own = [runs(text) for text in samples]
+    wanted = set[tuple[str, ...]]().union(*own)
+    seen = set[tuple[str, ...]]().union(*(wanted & runs(text) for text in trained))
+    return [text for text, each in zip(samples, own, strict=True) if not each & seen]
 
 
 def _part(domain: str, name: str) -> str:

@@ -17,6 +17,8 @@ from merging.values.wording import plural
 
 AT_ONCE = 1000
 """Texts that go to the tokenizer together."""
+LETTERS_AT_ONCE = 1_000_000
+"""Characters that go to the tokenizer together: it keeps a hundred bytes for each token meanwhile."""
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 T = TypeVar("T")
 _GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
@@ -95,8 +97,15 @@ class Reading(ABC):
         Raises:
             TaskError: the tokenizer fails, or gives an id that the model has no row for.
         """
-        if not texts:
-            return []
+        found, begin, letters = list[list[int]](), 0, 0
+        for end, text in enumerate(texts, 1):
+            letters += len(text)
+            if letters > LETTERS_AT_ONCE or end == len(texts):
+                found += self._encode(texts[begin:end], special)
+                begin, letters = end, 0
+        return found
+
+    def _encode(self, texts: Sequence[str], special: bool) -> list[list[int]]:
         tokenizer = self.source.tokenizer
         try:
             found = tokenizer(list(texts), add_special_tokens=special, return_attention_mask=False, verbose=False)
@@ -106,7 +115,8 @@ class Reading(ABC):
                     f"{self.wanted.where}: '{showable(half[:60])}' is no text: half of a surrogate pair is in it"
                 ) from None
             raise TaskError(f"{self.wanted.where}: {self.source.spec} cannot tokenize it ({raised(error)})") from None
-        return [list(map(int, ids)) for ids in found["input_ids"]]
+        read: list[list[int]] = found["input_ids"]
+        return read
 
     @property
     def beginning(self) -> int:

@@ -25,7 +25,7 @@ from merging.forward.live import LiveModel
 from merging.forward.numerics import Numerics
 from merging.plugins.objective import Objective
 from merging.plugins.progress import Progress, Silent
-from merging.plugins.sequences import in_batches
+from merging.plugins.sequences import Sequences, in_batches
 from merging.plugins.task import Split, Task
 from merging.plugins.whole_model_objective import WholeModelObjective
 from merging.values.outcome import answered
@@ -56,6 +56,7 @@ class Chance:
         permuted: share that would be right were the outputs' classes in another order, as far as that holds on samples
             which did not choose it; None: that is not much more.
         order: this other order: for each output the class whose place it has; None: not every class was seen.
+        questions: whether the classes are the choices of questions, which are in no order that could be wrong.
     """
 
     model: str
@@ -65,6 +66,7 @@ class Chance:
     p: float
     permuted: float | None = None
     order: tuple[int, ...] | None = None
+    questions: bool = False
 
     @property
     def suspicious(self) -> bool:
@@ -88,6 +90,11 @@ class Chance:
             return (
                 f"{line}; with the classes {order} it would be right on {_percent(self.permuted)}: see [task] classes "
                 "(where labels are numbers, list the present order as classes in the sets' tables)"
+            )
+        if self.questions:
+            return (
+                f"{line}: do the answers count from 0, is the prompt (template) the one that the models know, and are "
+                "long choices at a disadvantage (length = 'bytes')?"
             )
         return (
             f"{line}: are the labels in the order of the model's outputs, is the normalisation (mean, std) the "
@@ -148,6 +155,8 @@ def against_chance(
         classes = logits.shape[1]
         progress.advance(len(rows))
     found = compared(name, np.concatenate(answers), labels, classes)
+    if isinstance(split.inputs, Sequences):
+        found = replace(found, permuted=None, order=None, questions=True)
     uneven = unnamed(task, classes)
     if not found.suspicious:
         return uneven

@@ -20,7 +20,7 @@ class Mixer:
         mixing: ``lerp``, or ``sum``, which rounds λ·A and (1 − λ)·C to fp32 before they are added, as the published
             code does.
         size: numbers of the largest part.
-        device: where the buffers are.
+        device: the device that holds the buffers.
     """
 
     def __init__(self, mixing: str, size: int, device: torch.device) -> None:
@@ -35,9 +35,9 @@ class Mixer:
         """Writes ``λ·ahead + (1 − λ)·behind``.
 
         Args:
-            home: where it is written, of one dimension, rounded once to its dtype.
-            ahead: what λ multiplies.
-            behind: what 1 − λ multiplies.
+            home: the buffer that it is written to, of one dimension, rounded once to its dtype.
+            ahead: the end that λ multiplies.
+            behind: the end that 1 − λ multiplies.
             factor: λ.
             kept: places of the mix, and buffers that get it unrounded, fp32.
         """

@@ -50,7 +50,7 @@ class LiveModel:
             do instead, and keeps its other buffers as they are.
 
     Attributes:
-        device: where the weights are.
+        device: the device that holds the weights.
         size: how many numbers a flat buffer holds.
         dtype: the dtype that the module runs in now.
         variances: component and place of each tensor of running variances.

@@ -26,7 +26,7 @@ def share_of_loss(outputs: Tensor, labels: Tensor, whole: Tensor | int, scale: T
 
     Args:
         outputs: logits ``(n, K)``; of documents the sums of their tokens' log-likelihoods, ``(n, 1)``.
-        labels: those of the samples, as :func:`whole_of` takes them.
+        labels: the labels of these samples, as :func:`whole_of` takes them.
         whole: what that gives for the batch.
         scale: the inverse temperature of logits; likelihoods of documents have none.
     """
@@ -43,7 +43,7 @@ def parts(inputs: Tensor, labels: Tensor, tokens: int) -> Iterator[tuple[Tensor,
 
     Args:
         inputs: the batch, as :meth:`merging.plugins.sequences.Sequences.collated` gives it.
-        labels: those of its samples.
+        labels: the labels of its samples.
         tokens: how many.
     """
     batch = inputs.cpu()

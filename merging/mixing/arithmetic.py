@@ -94,9 +94,9 @@ def materialise_into(home: Tensor, recipe: Recipe, pool: Source, name: str, colu
     """Writes what :func:`materialise_tensor` computes into a tensor, a part at a time, so that no copy of it is made.
 
     Args:
-        home: where to, of the tensor's shape; of a wider dtype, it holds the numbers as they are in the pool's.
+        home: the tensor to write to, of the same shape; in a wider dtype it holds the numbers of the pool's.
         recipe: the merge.
-        pool: what its ingredients are read from.
+        pool: the models that its ingredients are read from.
         name: name of the tensor, one that is averaged.
         column: its component's index.
     """

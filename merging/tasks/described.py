@@ -11,6 +11,7 @@ from merging.data.form import is_parts
 from merging.data.images import Preparation, is_images, normalise, preparation
 from merging.data.opened import Opened
 from merging.data.opening import check_keys, open_data
+from merging.data.text import reads_language
 from merging.errors import TaskError
 from merging.models.catalogue import model_source
 from merging.plugins.progress import Progress, Silent
@@ -59,6 +60,9 @@ def described_task(table: Mapping[str, Any], progress: Progress | None = None) -
     how = preparation(source, table.get("size"), table.get("corrupt", CORRUPT), mean or None, std or None)
     for note in how.transform.notes:
         news.say(note)
+    for key in ("classes", "corrupt") if reads_language(source) else ():
+        if table.get(key) is not None:
+            raise TaskError(f"[task] {key} says nothing to a causal language model such as {source.spec}; leave it out")
     own = table.get("classes") or getattr(source, "classes", None)
     opened: dict[str, dict[str, Opened]] = {}
     for name, data in wanted.items():

@@ -54,7 +54,7 @@ class Letters:
         return {"input_ids": [[0] * add_special_tokens + list(text.encode()) for text in texts]}
 
     def convert_ids_to_tokens(self, number: int) -> str:
-        """Names a token."""
+        """Gives the name of a token."""
         return chr(number)
 
 

@@ -12,8 +12,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from benchmarks.language import corpus, models, training
+from benchmarks.language import compare, corpus, models, tables, training
 from merging.storage import atomic
+from tests.conftest import Merge
 
 DOCS = Path(__file__).parents[2] / "docs"
 SHAPE = models.SHAPE | {"vocab_size": 300, "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2}
@@ -47,6 +48,12 @@ def test_documents_are_in_one_part_and_paragraphs_once(corpora: Path) -> None:
     assert parts == {"train", "held_out", "test"}
     asked = list(corpus._questions(texts, np.random.default_rng(0)))
     assert all(len(set(row["choices"])) == 4 for row in asked)  # type: ignore[arg-type]
+
+
+def test_what_has_a_run_of_words_in_common_with_training_text_is_not_scored() -> None:
+    quoted = "One two three, four five six seven; eight nine ten eleven twelve thirteen."
+    words = "thirteen one two three four five six seven eight nine ten eleven twelve"
+    assert corpus.unseen([f"It says: {quoted}", words], ["none", f"so {quoted.lower()}"]) == [words]
 
 
 @pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")  # PEFT's
@@ -89,3 +96,46 @@ def test_a_run_that_was_killed_goes_on_with_the_same_bits(
     assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), again.parameters(), strict=True))
     assert not (tmp_path / "killed.pt").exists()
     assert replace(FEW, seed=1) != FEW
+
+
+def test_pools_are_compared_and_their_record_fills_the_page(
+    corpora: Path, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, merge: Merge
+) -> None:
+    (tmp_path / "base").symlink_to(base)
+    (tmp_path / "corpus").mkdir()
+    for name in (*compare.DOMAINS, compare.SHIFT):
+        texts = list(models._texts(corpora / f"{name.replace(compare.SHIFT, 'manuals')}_train.jsonl"))
+        for part in ("held_out", "test"):
+            corpus._write(tmp_path / f"corpus/{name}_{part}.jsonl", ({"text": text} for text in texts[:6]))
+    for number in range(2):
+        settings = models.sweep("manuals")[number] | {"steps": 2}
+        models.finetune(corpora, base, "manuals", tmp_path / f"manuals/model_{number}", settings)
+
+    def ran(*words: str) -> None:
+        done = merge(*words)
+        assert done.code == 0, done.err
+
+    monkeypatch.setattr(compare, "_merge", ran)
+    monkeypatch.setattr(compare, "EVOLVED", "best,task-arithmetic-searched=task-arithmetic")
+    few = replace(compare.STUDIES["manuals"], methods="best,uniform,task-arithmetic-searched=task-arithmetic")
+    monkeypatch.setattr(compare, "STUDIES", {"manuals": few})
+    monkeypatch.setattr(compare, "BUDGET", 3)
+    compare.run(tmp_path, ("manuals",), threads=1)
+    record, page = tmp_path / "kept/record.json", tmp_path / "page.md"
+    page.write_text(tables.PAGE.read_text(encoding="utf-8"), encoding="utf-8")
+    tables.write(tmp_path, record, page)
+    told = json.loads(record.read_text(encoding="utf-8"))
+    rows = {row["label"]: row for row in told["studies"]["bench_manuals"]["rows"]}
+    assert rows.keys() == {"best", "uniform", "task-arithmetic-searched"}
+    made = page.read_text(encoding="utf-8")
+    assert f"| `uniform` | {-rows['uniform']['held_out']:.4f} | {-rows['uniform']['tests']['test']:.4f} |" in made
+    assert "`task-arithmetic-searched` by CMA-ES" in made
+    assert made.count(tables.MISSING) == len(tables.PARTS) - 2, "the base and one study are measured"
+    assert f"{told['base']['parameters']:,} parameters" in made
+
+
+def test_the_committed_page_is_what_its_record_says() -> None:
+    record = json.loads(tables.RECORD.read_text(encoding="utf-8"))
+    page = tables.PAGE.read_text(encoding="utf-8")
+    assert tables.filled(page, record) == page, "renew it: python -m benchmarks.language tables --output DIR"
+    assert record["protocol"] == tables.protocol_hash(), "docs/results/protocol-language.md is another one now"

@@ -462,6 +462,14 @@ def test_the_forms_on_the_page(folder: Path, tmp_path: Path, own_cache: Path) ->
     assert several.tests["test"].group_names == ("talk",)
 
 
+def test_keys_of_a_task_for_classifiers_are_refused(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"text": "no"}\n')
+    told = {"model": f"transformers:{folder}", "held_out": str(tmp_path / "a.jsonl")}
+    for key, value in {"classes": ["a", "b"], "corrupt": 0.1, "mean": [0.0, 0.0, 0.0], "templates": ["a {}"]}.items():
+        with pytest.raises(TaskError, match=key):
+            described_task({**told, key: value})
+
+
 def test_two_processes_at_once(folder: Path, tmp_path: Path, own_cache: Path) -> None:
     """Both have the same samples, and one entry is kept."""
     (tmp_path / "a.jsonl").write_text("".join(f'{{"text": "a good day {number}"}}\n' for number in range(50)))

@@ -104,9 +104,13 @@ def test_check_shows_questions_and_both(merge: Merge, here: Path) -> None:
 
 
 def test_check_says_that_one_place_is_always_right(merge: Merge, here: Path) -> None:
-    write(here / "quiz.jsonl", [{"question": f"{n}?", "choices": ["a", "b"], "answer": 1} for n in range(11)])
+    write(here / "quiz.jsonl", [{"question": f"{n}?", "choices": ["a", "b"], "answer": 1} for n in range(24)])
     task_file(here, held_out='"quiz.jsonl"')
-    assert "held-out: the right choice is always number 2" in " ".join(merge("check").out.split())
+    said = " ".join(merge("check").out.split())
+    assert "held-out: the right choice is always number 2" in said
+    assert "no better than a guess" in said
+    assert "do the answers count from 0" in said, "and nothing of pictures"
+    assert "normalisation" not in said
 
 
 def test_pictures_show_texts_as_well(here: Path) -> None:

@@ -211,7 +211,11 @@ def test_a_weighted_sum_decides_is_resumed_and_applied(pools: Pools, tmp_path: P
 @pytest.mark.parametrize(
     ("strategy", "task", "said"),
     [
-        (merging.Fisher(), "questions", "takes gradients sample by sample, which texts of many lengths do not allow"),
+        (
+            merging.Fisher(),
+            "texts",
+            "takes gradients of the probabilities of choices, and the held-out texts have none",
+        ),
         (merging.OutputEnsemble(), "texts", "are log-likelihoods, which are no probabilities of classes"),
         (merging.Learned(), "both", "minimises one loss, and the held-out data are documents and questions"),
     ],
@@ -222,7 +226,7 @@ def test_what_makes_no_sense_of_texts_is_refused(strategy: Any, task: str, said:
 
 
 def test_of_questions_accuracies_count_and_ensembles_work(pools: Pools) -> None:
-    for strategy in (merging.OutputEnsemble(), merging.Learned(steps=2)):
+    for strategy in (merging.OutputEnsemble(), merging.Learned(steps=2), merging.Fisher(samples=4)):
         report = merged(pools, strategy, "questions").report
         assert report.measure == "accuracy"
         assert 0 <= report.merged.held_out <= 1
