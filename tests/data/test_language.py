@@ -410,6 +410,11 @@ def test_texts_are_tokenized_once_and_mapped(load: Load, source: Any, monkeypatc
     assert kept.read_bytes() == whole
     assert load(rows, context=4).fingerprint == first.fingerprint
     assert len(list((own_cache / "texts").glob("*/tokens.npy"))) == 2, "another context is another entry"
+    for number, name in enumerate(("tekken.json", "source.spm"), 3):
+        (source.folder / name).write_text("{}", encoding="utf-8")
+        assert load(rows).fingerprint == first.fingerprint
+        (source.folder / name).unlink()
+        assert len(list((own_cache / "texts").glob("*/tokens.npy"))) == number, "so is another tokenizer"
 
 
 def test_a_cache_that_cannot_be_written_costs_time_only(load: Load, tmp_path: Path, monkeypatch: Any) -> None:
