@@ -304,6 +304,11 @@ BAD: Mapping[str, tuple[Any, Mapping[str, Any], str]] = {
     "no messages": ([{"messages": "no"}], {}, r"row 1: its messages are no JSON list of {role, content}"),
     "no content": ([{"messages": [{"role": "user"}]}], {}, r"row 1: messages are a list of {role, content}"),
     "one choice": ([{"question": "a", "choices": ["b"], "answer": 0}], {}, r"row 1 has 1 choice; a question needs two"),
+    "many choices": (
+        [{"question": "a", "choices": [*map(str, range(32769))], "answer": 0}],
+        {},
+        r"row 1 has 32,769 choices; a question may have 32,768 at the most",
+    ),
     "empty choice": ([{"question": "a", "choices": ["b", ""], "answer": 0}], {}, r"row 1: choice 2 is empty"),
     "no choice": (
         [{"question": "a", "choices": ["b", "c"], "answer": "E"}],
