@@ -19,6 +19,8 @@ AT_ONCE = 1000
 """Texts that go to the tokenizer together."""
 LETTERS_AT_ONCE = 1_000_000
 """Characters that go to the tokenizer together: it keeps a hundred bytes for each token meanwhile."""
+MOST_CHOICES = 1 << 15
+"""Choices of a question, whose numbers are kept in 16 bits."""
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 T = TypeVar("T")
 _GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
@@ -265,6 +267,8 @@ class Questions(Completions):
         if twice:
             self.notes.append(f"{plural(twice, 'question')} with a choice twice, of which one counts as wrong")
         for batch in _numbered(rows, AT_ONCE // 4):
+            for place, asked in batch:
+                _check_number(len(asked.choices), self.wanted.row(place))
             pairs = [
                 (self.wanted.template.replace("{question}", asked.question), f" {choice}")
                 for _, asked in batch
@@ -272,10 +276,6 @@ class Questions(Completions):
             ]
             read = iter(self.pairs(pairs))
             for place, asked in batch:
-                if len(asked.choices) < 2:
-                    raise TaskError(
-                        f"{self.wanted.row(place)} has {plural(len(asked.choices), 'choice')}; a question needs two"
-                    )
                 made, weights = list[Coded](), list[float]()
                 for choice in asked.choices:
                     context, scored = next(read)
@@ -374,6 +374,18 @@ class Conversations(Reading):
         except Exception as error:  # templates raise what they like, in a sandbox
             raise TaskError(f"{self.wanted.row(place)}: the chat template refuses it ({raised(error)})") from None
         return str(found)
+
+
+def _check_number(choices: int, row: str) -> None:
+    """Refuses a question that has too few choices, or too many.
+
+    Raises:
+        TaskError: it has.
+    """
+    if choices < 2:
+        raise TaskError(f"{row} has {plural(choices, 'choice')}; a question needs two")
+    if choices > MOST_CHOICES:
+        raise TaskError(f"{row} has {choices:,} choices; a question may have {MOST_CHOICES:,} at the most")
 
 
 _MARK = "\ue000text\ue000"

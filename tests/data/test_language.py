@@ -304,6 +304,11 @@ BAD: Mapping[str, tuple[Any, Mapping[str, Any], str]] = {
     "no messages": ([{"messages": "no"}], {}, r"row 1: its messages are no JSON list of {role, content}"),
     "no content": ([{"messages": [{"role": "user"}]}], {}, r"row 1: messages are a list of {role, content}"),
     "one choice": ([{"question": "a", "choices": ["b"], "answer": 0}], {}, r"row 1 has 1 choice; a question needs two"),
+    "many choices": (
+        [{"question": "a", "choices": [*map(str, range(32769))], "answer": 0}],
+        {},
+        r"row 1 has 32,769 choices; a question may have 32,768 at the most",
+    ),
     "empty choice": ([{"question": "a", "choices": ["b", ""], "answer": 0}], {}, r"row 1: choice 2 is empty"),
     "no choice": (
         [{"question": "a", "choices": ["b", "c"], "answer": "E"}],
@@ -428,6 +433,11 @@ def test_texts_are_tokenized_once_and_mapped(load: Load, source: Any, monkeypatc
     assert kept.read_bytes() == whole
     assert load(rows, context=4).fingerprint == first.fingerprint
     assert len(list((own_cache / "texts").glob("*/tokens.npy"))) == 2, "another context is another entry"
+    for number, name in enumerate(("tekken.json", "source.spm"), 3):
+        (source.folder / name).write_text("{}", encoding="utf-8")
+        assert load(rows).fingerprint == first.fingerprint
+        (source.folder / name).unlink()
+        assert len(list((own_cache / "texts").glob("*/tokens.npy"))) == number, "so is another tokenizer"
 
 
 def test_a_cache_that_cannot_be_written_costs_time_only(load: Load, tmp_path: Path, monkeypatch: Any) -> None:
