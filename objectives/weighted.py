@@ -206,9 +206,15 @@ class WeightedSum(Objective):
         return found
 
     def details(self, terms: Tensor, split: Split) -> list[tuple[str, str, float]]:
-        """Lists its terms' own scores of a set, as they are written."""
-        found = self.scores(terms, split.labels.cpu(), split.groups, split.group_names)
-        return [(term.named, term.objective.measure_on(tokens=kind == "tokens"), score) for term, kind, score in found]
+        """Lists its terms' own scores of a set, each once, by the names they have there.
+
+        A term whose part a set does not have scores all of it, and is called what it scores by alone.
+        """
+        found = dict[str, tuple[str, float]]()
+        for term, kind, score in self.scores(terms, split.labels.cpu(), split.groups, split.group_names):
+            named = term.named if term.part in split.group_names else term.said
+            found[named] = term.objective.measure_on(tokens=kind == "tokens"), score
+        return [(named, *rest) for named, rest in found.items()]
 
     def check(self, split: Split, name: str) -> None:
         """Refuses a set that its terms cannot score, and a held-out set that lacks one of their parts.

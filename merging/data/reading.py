@@ -19,6 +19,8 @@ AT_ONCE = 1000
 """Texts that go to the tokenizer together."""
 LETTERS_AT_ONCE = 1_000_000
 """Characters that go to the tokenizer together: it keeps a hundred bytes for each token meanwhile."""
+MOST_CHOICES = 1 << 15
+"""Choices of a question, whose numbers are kept in 16 bits."""
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 T = TypeVar("T")
 _GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
@@ -246,7 +248,7 @@ class Question:
             for known in (self.choices if not self.names else (), names, self.choices):
                 if answer in known:
                     return known.index(answer)
-            answer = int(answer) if re.fullmatch(r"\d+", answer.strip()) else answer
+            answer = int(answer) if re.fullmatch(r"\d{1,9}", answer.strip()) else answer
         if isinstance(answer, int) and not isinstance(answer, bool) and 0 <= answer < len(self.choices):
             return answer
         shown = showable(str(self.answer)[:40])
@@ -265,6 +267,8 @@ class Questions(Completions):
         if twice:
             self.notes.append(f"{plural(twice, 'question')} with a choice twice, of which one counts as wrong")
         for batch in _numbered(rows, AT_ONCE // 4):
+            for place, asked in batch:
+                _check_number(len(asked.choices), self.wanted.row(place))
             pairs = [
                 (self.wanted.template.replace("{question}", asked.question), f" {choice}")
                 for _, asked in batch
@@ -272,8 +276,6 @@ class Questions(Completions):
             ]
             read = iter(self.pairs(pairs))
             for place, asked in batch:
-                if len(asked.choices) < 2:
-                    raise TaskError(f"{self.wanted.row(place)} has {len(asked.choices)} choice; a question needs two")
                 made, weights = list[Coded](), list[float]()
                 for choice in asked.choices:
                     context, scored = next(read)
@@ -374,6 +376,18 @@ class Conversations(Reading):
         return str(found)
 
 
+def _check_number(choices: int, row: str) -> None:
+    """Refuses a question that has too few choices, or too many.
+
+    Raises:
+        TaskError: it has.
+    """
+    if choices < 2:
+        raise TaskError(f"{row} has {plural(choices, 'choice')}; a question needs two")
+    if choices > MOST_CHOICES:
+        raise TaskError(f"{row} has {choices:,} choices; a question may have {MOST_CHOICES:,} at the most")
+
+
 _MARK = "\ue000text\ue000"
 """Stands for a text that nobody writes: of characters for private use."""
 
@@ -410,8 +424,9 @@ def listed(value: Any, row: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
         for key in value:
             if key not in ("text", "label"):
                 raise unknown(f"key in the choices of {row}:", str(key), ("text", "label"), error=TaskError)
-        value, names = value.get("text"), value.get("label", ())
-    if not isinstance(value, list | tuple) or not all(isinstance(each, str) for each in (*value, *names)):
+        value, names = value.get("text"), value.get("label") or ()
+    lists = isinstance(value, list | tuple) and isinstance(names, list | tuple)
+    if not lists or not all(isinstance(each, str) for each in (*value, *names)):
         raise TaskError(f"{row}: its choices are {value!r:.60}; they are a list of texts")
     if names and len(names) != len(value):
         raise TaskError(f"{row} has {len(value)} choices and {len(names)} labels for them")

@@ -69,6 +69,7 @@ def labels(path: Path, values: list[Any], say: Callable[[str], None]) -> list[Wr
 
 
 def _separated(path: Path, text: str, separator: str) -> list[dict[str, Any]]:
+    csv.field_size_limit(max(csv.field_size_limit(), len(text)))  # 131,072 by default, and a cell may hold a book
     reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
     found: list[dict[str, Any]] = []
     try:

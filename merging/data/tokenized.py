@@ -29,10 +29,13 @@ VERSION = 2
 """Counts the ways of reading and storing; another number leaves older files alone."""
 ARRAYS = ("tokens", "starts", "weights", "slots", "samples")
 _FILES = (
+    "config.json",  # its model_type, where nothing else says which tokenizer it is
     "*token*",
+    "*tekken*",
     "*vocab*",
     "merges.txt",
     "*.model",
+    "*.spm",
     "chat_template*",
     "added_tokens.json",
     "additional_chat_templates/*",

@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 import random
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -23,6 +23,7 @@ from merging.evaluation.anatomy import Anatomy
 from merging.evaluation.own_code import UnsureError
 from merging.forward.device import batch_for, on_device
 from merging.forward.live import LiveModel
+from merging.plugins.sequences import Sequences
 from merging.plugins.task import Split, Task
 from merging.storage.raw import bytes_of
 
@@ -53,6 +54,8 @@ class Network:
             UnsureError: answers that are no numbers, or differ from pass to pass, or code that lies in no file.
         """
         live, digest, told = self._live, blake3(), False
+        if callable(forget := getattr(live.module, "forget", None)):
+            forget()  # the digest is the same whatever passes were made before
         rows = torch.from_numpy(np.unique(np.linspace(0, len(split) - 1, SAMPLES).round().astype(np.int64)))
         try:
             with live.in_fp32(), torch.inference_mode(), _undisturbed():
@@ -66,7 +69,7 @@ class Network:
                         again = logits if scale != SCALES[0] else live.module(shown.clone())
                     if not torch.equal(logits, again):
                         raise UnsureError("the model answers otherwise when it is asked again")
-                    told = told or _tells_apart(logits, shown)
+                    told = told or _tells_apart(logits, _samples(split, shown))
                     _add(digest, logits)
                 digest.update(self._made_of())  # now, when what a module keeps of a pass is the noise's
         except UnsureError:
@@ -113,12 +116,20 @@ def _uniform() -> Tensor:
     return torch.from_numpy(np.random.default_rng(1).random(_PERIOD, dtype=np.float32) + np.float32(0.5))
 
 
-def _tells_apart(logits: Tensor, shown: Tensor) -> bool:
+def _samples(split: Split, shown: Tensor) -> list[Tensor]:
+    """What was shown, sample by sample; of sequences each has some rows, whose first column counts the samples."""
+    there = on_device(shown, "cpu")
+    if not isinstance(split.inputs, Sequences):
+        return list(there)
+    return list(there[:, 1:].split(there[:, 0].bincount().tolist()))
+
+
+def _tells_apart(logits: Tensor, shown: Sequence[Tensor]) -> bool:
     """Whether answers are numbers, and others for other samples."""
     if not bool(torch.isfinite(logits).all()):
         return False
     samples, answers = (
-        len({bytes(bytes_of(row)) for row in on_device(rows, "cpu").contiguous()}) for rows in (shown, logits)
+        len({bytes(bytes_of(each.contiguous())) for each in some}) for some in (shown, on_device(logits, "cpu"))
     )
     return samples == answers
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
+from merging.forward.carried import Carried, leaves, nbytes
 from merging.forward.device import on_device, sent
 from merging.plugins.sequences import Sequences
 from merging.plugins.task import Split
@@ -50,13 +51,13 @@ class Feed:
         """Says where batches begin, and the number of samples; ``size`` is that of :meth:`batches`."""
         return [*range(0, len(self), size), len(self)]
 
-    def room_for(self, part: int, size: int) -> int:
-        """Bytes that all batches need where the first one has so many and none is smaller."""
-        return part * (len(self.cuts(size)) - 1)
+    def room_for(self, first: Carried, size: int) -> int:
+        """Bytes that all batches need where the first one is turned into this and none into less."""
+        return nbytes(first) * (len(self.cuts(size)) - 1)
 
-    def bytes_of_all(self, part: int, size: int) -> int:
-        """Bytes of what all batches are turned into, where the first one is turned into so many."""
-        return part * len(self) // min(size, len(self))
+    def bytes_of_all(self, first: Carried, size: int) -> int:
+        """Bytes of what all batches are turned into, where the first one is turned into this."""
+        return nbytes(first) * len(self) // min(size, len(self))
 
     def take(self, index: Tensor | slice) -> Tensor:
         """Gives some samples' inputs, on the device."""
@@ -141,6 +142,7 @@ class SequenceFeed(Feed):
         self._room, self._made = room, dict[tuple[int, int], Tensor]()
         self._sequences = split.sequences
         self._first = 0
+        self._counts = dict[tuple[int, int, int], tuple[int, int, int, int]]()
 
     def part(self, start: int, stop: int) -> SequenceFeed:
         """Hands out some samples in a row; batches that are made already are taken."""
@@ -153,14 +155,28 @@ class SequenceFeed(Feed):
         """Says where batches begin, and the number of samples; ``size`` counts tokens."""
         return self._sequences.cuts(size)
 
-    def room_for(self, part: int, size: int) -> int:
+    def room_for(self, first: Carried, size: int) -> int:
         """Bytes that all batches need: as :meth:`bytes_of_all` says, since batches are of many sizes."""
-        return self.bytes_of_all(part, size)
+        return self.bytes_of_all(first, size)
 
-    def bytes_of_all(self, part: int, size: int) -> int:
-        """Bytes of what all batches are turned into, in proportion to their tokens, padding and all."""
-        padded = [self._sequences[start:stop].padded for start, stop in itertools.pairwise(self.cuts(size))]
-        return part * sum(padded) // padded[0]
+    def bytes_of_all(self, first: Carried, size: int) -> int:
+        """Bytes of what all batches are turned into, in proportion to their tokens, padding and all.
+
+        What has a row of numbers for each scored token is counted by these: the first texts may score a token each,
+        and later ones all that they have.
+        """
+        place = self._first, len(self), size
+        if place not in self._counts:
+            borders = list(itertools.pairwise(self.cuts(size)))
+            padded, scored = [self._sequences[start:stop].padded for start, stop in borders], self._sequences.scored
+            self._counts[place] = padded[0], sum(padded), int(scored[: borders[0][1]].sum()), int(scored.sum())
+        padded_first, padded_all, scored_first, scored_all = self._counts[place]
+        return sum(
+            leaf.shape[1] * leaf.element_size() * scored_all
+            if leaf.ndim == 2 and leaf.is_floating_point() and len(leaf) == scored_first
+            else leaf.nbytes * padded_all // padded_first
+            for leaf in leaves(first)
+        )
 
     def take(self, index: Tensor | slice) -> Tensor:
         """Gives some samples as one batch, on the device."""

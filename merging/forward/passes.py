@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from merging.errors import Stopped, StopReason, TaskError
-from merging.forward.carried import Carried, compact, copied, leaves, nbytes
+from merging.forward.carried import Carried, compact, copied, leaves
 from merging.forward.compiling import Compiled, compiled, repeated_blocks
 from merging.forward.device import batch_for, on_device
 from merging.forward.feed import Feed, feed_of
@@ -66,7 +66,7 @@ class Passes:
         self._parts: dict[str, tuple[Span, Feed]] = {}
         self._independent: bool | None = None
         self._eager = False
-        self._bytes: list[int] = []
+        self._bytes: list[tuple[int, int]] = []
         self._pixels: bool | None = None
         if numerics.patches:
             use_products(live.module)
@@ -188,8 +188,8 @@ class Passes:
                         made.append(compact(x))
                     if k in kept:
                         part = compact(x)
-                        whole.setdefault(k, feed.bytes_of_all(nbytes(part), size))
-                        if number or self.activations.make_room(k, feed.room_for(nbytes(part), size), first):
+                        whole.setdefault(k, feed.bytes_of_all(part, size))
+                        if number or self.activations.make_room(k, feed.room_for(part, size), first):
                             kept[k].append(part)
                         else:
                             del kept[k]
@@ -212,15 +212,15 @@ class Passes:
         self.share = 1.0
         if content is None or staging is None:
             return
-        prefixes, feed, size = staging.prefixes(content), self.feed(split), self.numerics.batch
+        prefixes, feed = staging.prefixes(content), self.feed(split)
         first = self.activations.deepest(prefixes)
         self.share = sum(staging.shares[first:])
         for stage in sorted(worth := staging.worth_keeping(prefixes, first)):
-            part = self._bytes_before(stage, staging, feed)
-            if not self.activations.make_room(stage, feed.room_for(part, size), first):
+            room, _ = self._bytes_before(stage, staging, feed)
+            if not self.activations.make_room(stage, room, first):
                 worth.remove(stage)
         for stage in worth:
-            whole = feed.bytes_of_all(self._bytes_before(stage, staging, feed), size)
+            _, whole = self._bytes_before(stage, staging, feed)
             self.activations.pretend(stage, prefixes[stage], whole)
         staging.made(prefixes)
 
@@ -241,14 +241,15 @@ class Passes:
         """Whether passes over a split may go on from inputs that earlier ones have kept, and it is not known where."""
         return self._staging is None and split == HELD_OUT and bool(self.activations.limit)
 
-    def _bytes_before(self, stage: int, staging: Staging, feed: Feed) -> int:
-        """Bytes of a stage's input for the first batch, whatever the weights are; found once, by running it."""
+    def _bytes_before(self, stage: int, staging: Staging, feed: Feed) -> tuple[int, int]:
+        """Room for a stage's inputs, and their bytes, whatever the weights are; found once, by running a batch."""
         if not self._bytes:
+            size = self.numerics.batch
             with torch.inference_mode():
-                first = slice(0, feed.cuts(self.numerics.batch)[1])
+                first = slice(0, feed.cuts(size)[1])
                 x: Carried = self._entering(feed.take(first))
                 for each in staging.stages:
-                    self._bytes.append(nbytes(x))
+                    self._bytes.append((feed.room_for(x, size), feed.bytes_of_all(x, size)))
                     x = each.run(copied(x))
         return self._bytes[stage]
 

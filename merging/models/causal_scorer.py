@@ -63,6 +63,10 @@ class CausalScorer(StoredNames):
         self.decoder.train(mode)
         return self
 
+    def forget(self) -> None:
+        """Keeps nothing of earlier passes; no output depends on it."""
+        self.decoder.forget()
+
     def forward(self, batch: Tensor) -> Tensor:
         """Gives the outputs of a batch."""
         found: Any = batch

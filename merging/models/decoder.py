@@ -58,6 +58,10 @@ class Decoder:
         if self.blocks:
             self._shell.train(mode)  # which sets the parts that are the model's own once more
 
+    def forget(self) -> None:
+        """Keeps nothing of what blocks were called with, which is found again for each shape."""
+        self._calls.clear()
+
     def __call__(self, ids: Tensor) -> Tensor:
         """Gives the model's own logits ``(R, L, vocabulary)`` of token ids ``(R, L)``."""
         return _logits(self.model, ids)
@@ -150,7 +154,7 @@ class Decoder:
         except Exception:  # each architecture has its own way to refuse stand-ins
             return False
         finally:
-            self._calls.clear()
+            self.forget()
         return bool((logits - whole).abs().max() <= near)
 
 

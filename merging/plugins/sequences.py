@@ -121,7 +121,8 @@ class Sequences:
 
     def _chosen(self, chosen: NDArray[np.int64]) -> Sequences:
         """Copies some samples, in the order that is wanted."""
-        chosen = np.flatnonzero(chosen) if chosen.dtype == np.bool_ else chosen
+        chosen = np.flatnonzero(chosen) if chosen.dtype == np.bool_ else chosen.astype(np.int64, casting="same_kind")
+        chosen = np.where(chosen < 0, chosen + len(self), chosen)
         counts = np.diff(self.samples)[chosen]
         rows = _runs(self.samples[chosen], counts)
         lengths = np.diff(self.starts)[rows]

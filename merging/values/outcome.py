@@ -126,7 +126,7 @@ def _array_to_json(values: NDArray[Any]) -> dict[str, Any]:
 
 def _array_from_json(data: dict[str, Any]) -> NDArray[Any]:
     flat: NDArray[Any] = np.frombuffer(base64.b64decode(data["bytes"]), dtype=np.dtype(data["dtype"]))
-    return flat.reshape(data["shape"])
+    return flat.reshape(data["shape"]).copy()  # torch warns of tensors that share memory which may not be written
 
 
 @dataclass

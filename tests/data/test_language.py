@@ -304,6 +304,11 @@ BAD: Mapping[str, tuple[Any, Mapping[str, Any], str]] = {
     "no messages": ([{"messages": "no"}], {}, r"row 1: its messages are no JSON list of {role, content}"),
     "no content": ([{"messages": [{"role": "user"}]}], {}, r"row 1: messages are a list of {role, content}"),
     "one choice": ([{"question": "a", "choices": ["b"], "answer": 0}], {}, r"row 1 has 1 choice; a question needs two"),
+    "many choices": (
+        [{"question": "a", "choices": [*map(str, range(32769))], "answer": 0}],
+        {},
+        r"row 1 has 32,769 choices; a question may have 32,768 at the most",
+    ),
     "empty choice": ([{"question": "a", "choices": ["b", ""], "answer": 0}], {}, r"row 1: choice 2 is empty"),
     "no choice": (
         [{"question": "a", "choices": ["b", "c"], "answer": "E"}],
@@ -316,6 +321,17 @@ BAD: Mapping[str, tuple[Any, Mapping[str, Any], str]] = {
         r"row 1: the answer '3' is none of its 2 choices; write the number \(from 0\), 1 to 2",
     ),
     "number that is none": ([{"question": "a", "choices": ["b", "c"], "answer": 2}], {}, r"row 1: the answer '2'"),
+    "number without end": (
+        [{"question": "a", "choices": ["b", "c"], "answer": "9" * 5000}],
+        {},
+        r"row 1: the answer '9{40}' is none of its 2 choices",
+    ),
+    "labels that are no list": (
+        [{"question": "a", "choices": {"text": ["b", "c"], "label": 3}, "answer": 0}],
+        {},
+        r"row 1: its choices are \['b', 'c'\]; they are a list of texts",
+    ),
+    "no choices": ([{"question": "a", "choices": [], "answer": 0}], {}, r"row 1 has 0 choices; a question needs two"),
     "right choice twice": (
         [{"question": "a", "choices": ["b", "b"], "answer": "b"}],
         {},
@@ -361,6 +377,13 @@ def test_documents_are_not_for_a_classifier(tmp_path: Path) -> None:
     (tmp_path / "set.jsonl").write_text('{"text": "no"}\n')
     with pytest.raises(TaskError, match=r"has no column 'label', and the model classifies texts; .*…ForCausalLM"):
         load_data(str(tmp_path / "set.jsonl"), TinyTexts())
+
+
+def test_a_cell_may_hold_a_book_and_labels_be_null(load: Load) -> None:
+    split = load(f'text,n\n"{"no, " * 40_000}",1\n', "book.csv")
+    assert int(split.labels.sum()) >= 40_000
+    split = load([{"question": "a", "choices": {"text": ["b", "c"], "label": None}, "answer": "B"}])
+    assert split.labels.tolist() == [1]
 
 
 def test_a_document_of_one_token(load: Load, folder: Path, tmp_path: Path) -> None:
@@ -410,6 +433,11 @@ def test_texts_are_tokenized_once_and_mapped(load: Load, source: Any, monkeypatc
     assert kept.read_bytes() == whole
     assert load(rows, context=4).fingerprint == first.fingerprint
     assert len(list((own_cache / "texts").glob("*/tokens.npy"))) == 2, "another context is another entry"
+    for number, name in enumerate(("tekken.json", "source.spm"), 3):
+        (source.folder / name).write_text("{}", encoding="utf-8")
+        assert load(rows).fingerprint == first.fingerprint
+        (source.folder / name).unlink()
+        assert len(list((own_cache / "texts").glob("*/tokens.npy"))) == number, "so is another tokenizer"
 
 
 def test_a_cache_that_cannot_be_written_costs_time_only(load: Load, tmp_path: Path, monkeypatch: Any) -> None:

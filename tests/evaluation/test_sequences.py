@@ -19,8 +19,11 @@ from merging.evaluation.bar import Bar
 from merging.evaluation.evaluator import Evaluator
 from merging.evaluation.keys import Trial
 from merging.evaluation.ledger import Ledger
+from merging.evaluation.network import Network
 from merging.evaluation.parts import joined
 from merging.evaluation.scorer import LiveScorer
+from merging.forward.carried import nbytes
+from merging.forward.feed import SequenceFeed
 from merging.objectives.accuracy import Accuracy
 from merging.partitioners.layer import Layer
 from merging.plugins.sequences import ABSENT, HEADER, Sequences
@@ -191,6 +194,21 @@ def test_a_pass_goes_on_from_what_is_kept_with_the_same_bits(pool: ModelPool) ->
     assert staged.costs()[components.index("head")] < 0.7
 
 
+def test_the_memory_of_what_is_kept_is_known_from_the_first_batch() -> None:
+    """Also where the first samples score a token each, and the last ones all of theirs."""
+    whole = questions(90, 1).sequences
+    tokens = whole.tokens.copy()
+    inner = np.setdiff1d(np.arange(whole.starts[whole.samples[60]], len(tokens)), whole.starts)
+    tokens[inner] = np.where(tokens[inner] < 0, tokens[inner], ~tokens[inner])
+    feed = SequenceFeed(Split.of(replace(whole, tokens=tokens), questions(90, 1).labels), "cpu", None)
+    module, size = TinyCausal(), 200
+    with torch.no_grad():
+        made = [module._picked(module._embedded(batch)) for batch, _ in feed.batches(size)]
+    hidden = [state[0] for state in made]
+    assert feed.bytes_of_all(hidden[0], size) == sum(map(nbytes, hidden))
+    assert feed.bytes_of_all(made[0], size) == pytest.approx(sum(map(nbytes, made)), rel=0.1)
+
+
 def test_what_a_pass_would_cost_is_known_without_it(pool: ModelPool) -> None:
     made, skipped = scorer(pool), scorer(pool)
     for turn, moved in enumerate((4, 4, 2, 2, 3, 4)):
@@ -198,6 +216,15 @@ def test_what_a_pass_would_cost_is_known_without_it(pool: ModelPool) -> None:
         factors[moved % len(factors)] = 0.1 * turn
         trial = mix(made, factors)
         assert made.measure(trial, HELD_OUT).passes == pytest.approx(skipped.skipped(trial, HELD_OUT), abs=1e-12)
+
+
+def test_scores_of_samples_of_several_rows_are_remembered(pool: ModelPool) -> None:
+    """A sample is what a network is told by, not a row; of questions there are more rows than answers."""
+    one, task = scorer(pool), the_task()
+    network = Network(one.live, task)
+    found = network.digest(task.held_out)
+    assert found == network.digest(task.held_out)
+    assert found != network.digest(task.tests["test"])
 
 
 def test_parts_have_the_bits_of_the_whole(pool: ModelPool) -> None:

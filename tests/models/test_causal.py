@@ -15,14 +15,18 @@ from torch import nn
 import merging
 from benchmarks.causal_models import ROWS, SETTINGS, differences, documents, losses, model_of, questions, read, saved
 from merging.errors import PoolError, TaskError
+from merging.evaluation.network import Network
 from merging.forward.device import on_device
 from merging.forward.fitting import check_fits, untouched
+from merging.forward.live import LiveModel
 from merging.forward.stages import stages_of
 from merging.models import causal_scorer
 from merging.models.causal import TransformersCausal
 from merging.models.causal_scorer import CausalScorer
 from merging.models.transformers import TransformersText
+from merging.partitioners.whole import Whole
 from merging.plugins.sequences import ABSENT
+from merging.plugins.task import Split, Task
 from merging.storage.pool import ModelPool
 from tests.models.test_vocabularies import WORDS, write
 
@@ -153,6 +157,26 @@ def test_every_tensor_of_the_files_reaches_the_outputs(llama: tuple[Any, Path]) 
     idle, shape = untouched(module.eval(), source.example())
     assert idle == frozenset()
     assert tuple(shape) == (2, 1)
+
+
+def test_a_digest_of_the_network_knows_nothing_of_earlier_passes(llama: tuple[Any, Path], tmp_path: Path) -> None:
+    """What blocks are called with is kept by shape; a setting that no short text shows is told all the same."""
+    pool = ModelPool.open([llama[1]])
+    task = Task(name="texts", build=lambda pool: nn.Identity(), held_out=Split.of(documents(), torch.ones(4)))
+
+    def digest(module: nn.Module, passes: int = 0) -> str:
+        live = LiveModel(module, pool, Whole().split(pool.tensors), "cpu")
+        for number in range(passes):
+            module(documents()[number].collated())
+        return Network(live, task).digest(task.held_out)
+
+    expected = digest(read(llama[1]))
+    assert digest(read(llama[1]), passes=3) == expected
+    for file in llama[1].iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    config = json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))
+    (tmp_path / "config.json").write_text(json.dumps(config | {"attention_dropout": 0.5}), encoding="utf-8")
+    assert digest(read(tmp_path)) != expected
 
 
 # --- files ------------------------------------------------------------------------------------------------------------

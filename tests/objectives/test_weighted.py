@@ -93,6 +93,18 @@ def test_a_set_without_the_parts_is_scored_by_the_terms_that_fit() -> None:
     assert score(WeightedSum(SUM), task, "other", 8) == pytest.approx(alone, abs=1e-12)
 
 
+def test_details_name_a_part_only_where_the_set_has_it() -> None:
+    task, found = mixed(), WeightedSum(sum="0.5*math:nll + 0.3*code:nll + 0.2*code:nll")
+    told = {}
+    for name in (HELD_OUT, "other"):
+        split = task.split(name)
+        told[name] = found.details(found.terms(answers(split), split.labels), split)
+    assert [named for named, _, _ in told[HELD_OUT]] == ["math:nll", "code:nll"]
+    ((named, _, value),) = told["other"]
+    assert named == "nll"
+    assert value == pytest.approx(score(found, task, "other", 25))
+
+
 def test_of_classes_it_is_the_sum_of_scores_by_groups() -> None:
     labels = torch.arange(60) % 4
     groups = ["sea" if number % 3 else "land" for number in range(60)]

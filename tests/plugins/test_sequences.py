@@ -36,7 +36,9 @@ def test_a_batch_holds_samples_slots_weights_and_padded_rows() -> None:
     assert batch[2, HEADER:].tolist() == [5, ~6, ~7, ~8]
 
 
-@pytest.mark.parametrize(("index", "same"), [(slice(1, 3), [1, 2]), (-1, [2]), (torch.tensor([2, 0]), [2, 0])])
+@pytest.mark.parametrize(
+    ("index", "same"), [(slice(1, 3), [1, 2]), (-1, [2]), (torch.tensor([2, 0]), [2, 0]), (torch.tensor([-2]), [1])]
+)
 def test_some_samples_are_a_batch_of_their_own(index: object, same: list[int]) -> None:
     whole, part = made(), made()[index]  # type: ignore[index]
     assert part.lengths.tolist() == whole.lengths[same].tolist()

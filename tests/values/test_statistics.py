@@ -143,6 +143,7 @@ def test_terms_survive_json(terms: np.ndarray) -> None:
     back = Outcome.from_json(json.loads(json.dumps(Outcome(score=0.5, samples=3, terms=terms).to_json()))).terms
     assert back is not None
     assert (back.dtype, back.tolist()) == (terms.dtype, terms.tolist())
+    assert back.flags.writeable, "torch warns of tensors that share other memory"
 
 
 def test_what_is_no_mean_is_not_taken_for_one() -> None:
