@@ -24,6 +24,7 @@ from merging.plugins.keywords import by_keyword, expected, given
 from merging.plugins.naming import Meant, meant_or_none
 from merging.plugins.objective import Objective
 from merging.plugins.registry import objectives
+from merging.plugins.sequences import Sequences
 from merging.plugins.task import HELD_OUT, Task, built
 from merging.plugins.watcher import Watcher
 from merging.plugins.whole_model_objective import WholeModelObjective
@@ -38,6 +39,7 @@ from merging.storage.model_folder import is_model_folder
 from merging.storage.pool import ModelPool
 from merging.storage.result import MODELS
 from merging.storage.sources import place_of
+from merging.storage.token_maps import known_map
 from merging.tasks.meant import task_of
 from merging.values.outcome import Outcome
 from merging.values.partition import TensorInfo
@@ -123,7 +125,7 @@ class Scorer:
     ) -> None:
         self.task, self.objective, self.watcher = task, objective, watcher
         self._passes = settings.passes
-        self._modules: dict[frozenset[tuple[str, TensorInfo]], nn.Module] = {}
+        self._modules: dict[tuple[frozenset[tuple[str, TensorInfo]], Set[Any]], nn.Module] = {}
         self._said: set[str] = set()
         self.known = 0
 
@@ -133,12 +135,19 @@ class Scorer:
         Raises:
             MergingError: it does not.
         """
-        shapes = frozenset(pool.tensors.items())
+        shapes = frozenset(pool.tensors.items()), self._vocabularies(pool)
         if shapes not in self._modules:
             module = built(self.task, pool)
             check_fits(module, pool)
             self._modules[shapes] = module
         return self._modules[shapes]
+
+    def _vocabularies(self, pool: ModelPool) -> Set[Any]:
+        """The tokens that models of language have rows for: a source may refuse others of the same shapes."""
+        if not isinstance(self.task.held_out.inputs, Sequences):
+            return frozenset()
+        known = [known_map(model) for model in pool.checkpoints]
+        return frozenset(frozenset(each.ids.items()) for each in known if each is not None)
 
     def check(self, pool: ModelPool, wrong: list[str]) -> None:
         """Builds the module for a pool, or adds to ``wrong`` why it does not fit."""

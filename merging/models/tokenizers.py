@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from merging.errors import PoolError, TaskError, showable
 from merging.models.extras import needed
 from merging.models.offline import offline, reason
+from merging.storage.token_maps import known_map
 
 if TYPE_CHECKING:
     from merging.models.causal import TransformersCausal
@@ -53,6 +54,21 @@ def tokenizer_in(folder: Path, spec: str) -> Any:
         raise TaskError(f"{spec}: no tokenizer can be read there ({reason(error)})") from None
 
 
+def _check_ids(pool: ModelPool, source: TransformersText | TransformersCausal) -> None:
+    """Refuses models whose own tokenizers give tokens other ids than the one that reads the texts."""
+    own = source.tokenizer.get_vocab()
+    for model in pool.checkpoints:
+        known = known_map(model)
+        theirs = {} if known is None else known.ids
+        others = [token for token, number in own.items() if theirs.get(token, number) != number]
+        if others:
+            token = min(others, key=own.__getitem__)
+            raise PoolError(
+                f"{model.path}: its tokenizer has '{showable(token[:40])}' as {theirs[token]}, and that of "
+                f"{source.spec}, which reads the texts, as {own[token]}; scores of other tokens compare nothing"
+            )
+
+
 def in_vocabulary_of(pool: ModelPool, source: S) -> S:
     """Gives a source as it is, or, for models that are seen in one vocabulary, with as many rows as that has.
 
@@ -61,9 +77,10 @@ def in_vocabulary_of(pool: ModelPool, source: S) -> S:
         source: the source that builds for them.
 
     Raises:
-        PoolError: the vocabulary gives this tokenizer's tokens other ids.
+        PoolError: the vocabulary, or the tokenizer beside a model, gives this tokenizer's tokens other ids.
     """
     if pool.alignment is None:
+        _check_ids(pool, source)
         return source
     own, ids = source.tokenizer.get_vocab(), pool.alignment.ids
     other = next((token for token in sorted(own, key=own.__getitem__) if ids.get(token) != own[token]), None)

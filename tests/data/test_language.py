@@ -29,6 +29,7 @@ from merging.looking.marked import shown
 from merging.models.catalogue import model_source
 from merging.plugins.progress import Silent
 from merging.plugins.task import Split
+from merging.storage.pool import ModelPool
 from merging.tasks.described import described_task
 from merging.tasks.table import TaskTable
 from merging.testing.forms import TinyTexts
@@ -395,6 +396,20 @@ def test_a_document_of_one_token(load: Load, folder: Path, tmp_path: Path) -> No
         load([{"text": "x"}], source=plain)
     assert seen(load([{"text": "x"}], source=plain, prefix=True), plain) == ["<s>⟦x⟧"]
     assert seen(load([{"prompt": "", "completion": "x"}], source=plain), plain) == ["<s>⟦x⟧"]
+
+
+def test_a_model_of_another_vocabulary_is_not_scored(folder: Path, source: Any, tmp_path: Path) -> None:
+    shutil.copytree(folder, tmp_path / "other")
+    made = transformers.LlamaForCausalLM(transformers.LlamaConfig.from_pretrained(folder))
+    made.save_pretrained(tmp_path / "other")
+    pool = ModelPool([tmp_path / "other"])
+    source.build(pool)
+    said = json.loads((folder / "tokenizer.json").read_text("utf-8"))
+    ids = said["model"]["vocab"]
+    ids["a"], ids["b"] = ids["b"], ids["a"]
+    (tmp_path / "other" / "tokenizer.json").write_text(json.dumps(said), "utf-8")
+    with pytest.raises(MergingError, match=r"other.*: its tokenizer has 'a' as \d+, and that of .* as \d+"):
+        source.build(ModelPool([tmp_path / "other"]))
 
 
 def test_another_models_tokenizer_is_refused(load: Load, folder: Path, tmp_path: Path) -> None:
