@@ -115,6 +115,7 @@ def _of_parts(made: Plan, found: Found) -> list[str]:
     import torch
 
     said, labels = [], " → ".join(found.merges[name].label for name in shown)
+    held_out = made.task.held_out.group_names
     for split in dict.fromkeys(split for _, split in found.outcomes):
         told = dict[str, list[str]]()
         for name in shown:
@@ -125,7 +126,9 @@ def _of_parts(made: Plan, found: Found) -> list[str]:
                 told.setdefault(part, []).append(scored(score, measure))
         parts = ", ".join(f"{part} {' → '.join(scores)}" for part, scores in told.items())
         parts = parts.replace("→ perplexity ", "→ ")
-        said += [f"{split} by its terms, {labels}: {parts}"] if parts else []
+        apart = bool(held_out) and not set(held_out) & set(made.task.split(split).group_names)
+        whole = f" (it has none of the parts {', '.join(held_out)}: each term scores all that it can)" if apart else ""
+        said += [f"{split} by its terms{whole}, {labels}: {parts}"] if parts else []
     return said
 
 
