@@ -119,7 +119,7 @@ def _print(data: dict[str, Any]) -> None:
         console.print(f"\nWritten: {data['written']}", highlight=False)
     if "keys" in data:
         console.print(f"Besides its path a set may say: {', '.join(data['keys'])}", highlight=False)
-    if data["kind"] in ("model", "form"):
+    if data["kind"] == "model" or (data["kind"] == "form" and not data["options"]):
         return
     if not data["options"]:
         console.print("\nNo options.")
@@ -129,7 +129,8 @@ def _print(data: dict[str, Any]) -> None:
         limits = f"; {_range(entry)}" if _range(entry) else ""
         said = marked("{} [dim](default {}{})[/]", entry["help"], _default(entry), limits)
         shown.append((marked("[bold]{}[/]", entry["name"]), [said]))
-    ways = {"task": "in [task] of a merge.toml", "sink": f"with --sink {data['name']}:NAME=VALUE,…"}
+    in_a_set = "in the table of a set: { path = …, NAME = … }"
+    ways = {"task": "in [task] of a merge.toml", "form": in_a_set, "sink": f"with --sink {data['name']}:NAME=VALUE,…"}
     where = ways.get(data["kind"], f"with -o {data['kind']}.NAME=VALUE")
     console.print(f"\nOptions, set {where}:", highlight=False)
     show_entries(console, shown)

@@ -185,7 +185,12 @@ def _set(entry: dict[str, Any]) -> list[str]:
         return ["## In a merge.toml", "", "```toml", "[task]", example, "```", ""]
     keys = ", ".join(f"`{key}`" for key in entry["keys"])
     said = [f"Its path is written as: {entry['written']}.", f"A table with `path` may also say {keys}"]
-    return ["## In a merge.toml", "", *said, "([data](../../data.md)).", ""]
+    lines = ["## In a merge.toml", "", *said, "([data](../../data.md)).", ""]
+    if entry["options"]:
+        lines += ["Such a table takes options of its own, too:", ""]
+        lines += ["| option | type | default | allowed | |", "|---|---|---|---|---|"]
+        lines += [*(_row(option) for option in entry["options"]), ""]
+    return lines
 
 
 def _row(option: dict[str, Any]) -> str:

@@ -260,7 +260,7 @@ def test_list_and_describe_show_every_plugin(merge: Merge) -> None:
             (data,) = [entry for entry in (found if isinstance(found, list) else [found]) if entry["kind"] == kind]
             assert data["name"] == name
             text = merge("describe", name).out
-            assert all(option["name"] in text and option["help"] for option in data["options"])
+            assert all(option["name"] in text and option["help"] for option in data["options"]), name
     tau = next(o for o in json.loads(merge("describe", "manifoldmix", "--json").out)["options"] if o["name"] == "tau")
     assert (tau["low"], tau["high"], tau["profiles"]) == (0.0, 1.0, {"paper": 0.998, "reference": 0.998})
 

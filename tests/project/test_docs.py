@@ -464,7 +464,8 @@ def test_methods_table() -> None:
     data = json.loads((DOCS / "methods.json").read_text())
     assert page("methods.md").partition("<!-- methods -->\n")[2].startswith(methods.render(data))
     load_all(())
-    assert {row["strategy"] for row in data["rows"]} == set(strategies)
+    own = {name for name in strategies if strategies[name].__module__.startswith("merging.")}  # others' tests have some
+    assert {row["strategy"] for row in data["rows"]} == own
     assert [row["method"] for row in data["rows"]] == list(methods.METHODS)
 
 

@@ -20,6 +20,9 @@ import merging
 from merging.benchmarking.results import Benchmark, BenchmarkRow, Single
 from merging.benchmarking.runs import Coefficients
 from merging.errors import showable
+from merging.harness.comparing import Compared, Scores
+from merging.harness.comparing import Row as LmEvalRow
+from merging.harness.results import Results
 from merging.looking.check import Checked, CheckedModel
 from merging.looking.geometry import Geometry
 from merging.looking.inspection import Barrier, Inspection
@@ -108,6 +111,12 @@ class Named:
                 warnings=(name,),
             ),
             "Coefficients": coefficients,
+            "Compared": Compared(
+                rows=(LmEvalRow(task=name, column=("acc", "none")),),
+                models=(self.lm_eval_scores(verdict),) * 2,
+                reference=name,
+                percent=frozenset((f"{name} acc",)),
+            ),
             "Component": component,
             "Ensemble": merging.Ensemble((recipe, recipe), (1.0, 2.0)),
             "Geometry": Geometry(np.ones((2, 2)), 2.0, np.ones(2), np.ones((2, 2)), zeros),
@@ -125,6 +134,7 @@ class Named:
             "Result": Result(merge=recipe, report=report, pool=self.pool, folder=Path(name)),
             "Row": row,
             "SavedRun": SavedRun(merge=recipe, report=report, folder=Path(name)),
+            "Scores": self.lm_eval_scores(verdict),
             "Single": Single(
                 name=name, held_out=0.5, tests={name: 0.5}, shifted=0.5, soups=(name,), trained={name: name}
             ),
@@ -220,6 +230,12 @@ class Named:
             state=RunState.INTERRUPTED,
         )
 
+    def lm_eval_scores(self, verdict: Verdict) -> Scores:
+        """Scores of a model on one task of lm-eval."""
+        read = Results(path=Path(self.name), model=self.name, version="0.4.13", tasks={})
+        label = f"{self.name} acc"
+        return Scores(name=self.name, results=read, scores={label: 0.5}, verdicts=(replace(verdict, set=label),))
+
     def inspection(self, partition: merging.Partition, component: merging.Component) -> Inspection:
         name = self.name
         return Inspection(
@@ -256,7 +272,7 @@ DRAWN = {"Report", "Result", "SavedRun", "Benchmark"}
 """Kinds that are shown with a picture."""
 LIKE_A_REPORT = {"Result", "SavedRun"}
 """Kinds that are shown as their report is."""
-NAMELESS = {"Checked", "Geometry", "ModelPool", "Outcome", "Report", "Result", "SavedRun"}
+NAMELESS = {"Checked", "Compared", "Geometry", "ModelPool", "Outcome", "Report", "Result", "SavedRun"}
 """Kinds whose line at the prompt may be without that name."""
 AS = {"Aligned": "Ingredient", "SavedRun": "Result"}
 """Kinds that are shown as others."""
@@ -274,6 +290,7 @@ KINDS = [
     ),
     *("Ingredient", "Inspection", "Interpolation", "ModelPool", "Outcome", "Partition", "Ranked", "Ranking"),
     *("Recipe", "Report", "Result", "Row", "SavedRun", "Single", "Solution", "Split", "Task", "Verdict", "Weights"),
+    *("Compared", "Scores"),
 ]
 
 
