@@ -44,7 +44,7 @@ def tokenizer_in(folder: Path, spec: str) -> Any:
     Raises:
         TaskError: there is none, or it cannot be read.
     """
-    if not any((folder / name).is_file() for name in _FILES):  # transformers would make one up
+    if not _has_tokenizer(folder):  # transformers would make one up
         raise TaskError(f"{spec}: no tokenizer there ({_FILES[0]}, …); save it beside the model")
     library = needed("transformers", f"{spec} needs Hugging Face's transformers", "text")
     try:
@@ -54,12 +54,20 @@ def tokenizer_in(folder: Path, spec: str) -> Any:
         raise TaskError(f"{spec}: no tokenizer can be read there ({reason(error)})") from None
 
 
+def _has_tokenizer(folder: Path) -> bool:
+    return any((folder / name).is_file() for name in _FILES)
+
+
 def _check_ids(pool: ModelPool, source: TransformersText | TransformersCausal) -> None:
-    """Refuses models whose own tokenizers give tokens other ids than the one that reads the texts."""
+    """Refuses models whose own tokenizers give tokens other ids than the one that reads the texts.
+
+    Where nothing lies beside the models, or the source reads no texts, there is nothing to compare.
+    """
+    known = [(model, found.ids) for model in pool.checkpoints if (found := known_map(model)) is not None]
+    if not known or not _has_tokenizer(source.folder):
+        return
     own = source.tokenizer.get_vocab()
-    for model in pool.checkpoints:
-        known = known_map(model)
-        theirs = {} if known is None else known.ids
+    for model, theirs in known:
         others = [token for token, number in own.items() if theirs.get(token, number) != number]
         if others:
             token = min(others, key=own.__getitem__)
