@@ -1,0 +1,94 @@
+"""What Sphinx calls while it builds the site."""
+
+from __future__ import annotations
+
+import html
+from pathlib import Path
+from typing import Any
+
+from sphinx.application import Sphinx
+from sphinx.util import logging
+
+from website import api
+from website.links import FIRST, Repository
+from website.pages import contents, linked, shown, toctree, unlisted
+
+MADE = {"Reference": ["api/index"]}
+"""Pages that are made here, and the section of docs/index.md that they stand in."""
+LAST = "Project"
+"""The section of pages that docs/index.md does not list."""
+_log = logging.getLogger(__name__)
+
+
+def make_pages(app: Sphinx) -> None:
+    """Writes the pages that are made of the code; one that has not changed is left alone, and not read again."""
+    for name, text in api.pages().items():
+        path = app.srcdir / name
+        path.parent.mkdir(exist_ok=True)
+        if not path.exists() or path.read_text(encoding="utf-8") != text:
+            path.write_text(text, encoding="utf-8")
+
+
+def read(app: Sphinx, name: str, source: list[str]) -> None:
+    """Makes of a page's text what the site shows, where it is one of the repository's."""
+    path = Path(app.env.doc2path(name))
+    if path.suffix != ".md":
+        return
+    repository: Repository = app.config.site_repository
+    page, text, below = f"docs/{name}.md", source[0], ""
+    if name == "index":
+        page = next(iter(FIRST))
+        below = "".join(toctree(names, caption) for caption, names in sections(app.srcdir, text).items())
+        text = (repository.root / page).read_text(encoding="utf-8")
+        app.env.note_dependency(repository.root / page)
+    elif name.endswith("/index"):
+        below = toctree([each for each in linked(text, page) if each.startswith(name.removesuffix("index"))])
+    try:
+        source[0] = shown(text, page, repository) + below
+    except LookupError as error:
+        _log.warning("%s", error, location=name)
+
+
+def sections(docs: Path, text: str) -> dict[str, list[str]]:
+    """The sidebar: what docs/index.md lists, with what is made, and at the end what is listed nowhere."""
+    found = contents(text)
+    for caption, names in MADE.items():
+        found[caption] += names
+    found[LAST] += unlisted(docs)
+    return found
+
+
+def sidebar(app: Sphinx, name: str, template: str, context: dict[str, Any], doctree: Any) -> None:
+    """Gives furo the list of pages: that of the toctrees, whose pages of a folder are shown only within it.
+
+    Sphinx's own makes all entries of all pages again for each page, which is half of the time of a build.
+    """
+    env, where = app.env, name if template == "page.html" else "index"
+
+    def entry(page: str, level: int) -> str:
+        here = " current" if page == where else ""
+        title = html.escape(env.titles[page].astext())
+        address = app.builder.get_relative_uri(name, page)
+        folder = page.removesuffix("index")
+        below = env.toctree_includes.get(page, []) if page.endswith("/index") and where.startswith(folder) else []
+        inside = f"<ul>{''.join(entry(each, level + 1) for each in below)}</ul>" if below else ""
+        here = here or (" current" if where in below else "")
+        link = f'<a class="reference internal{here}" href="{html.escape(address)}">{title}</a>'
+        return f'<li class="toctree-l{level}{here}">{link}{inside}</li>'
+
+    text = (app.srcdir / "index.md").read_text(encoding="utf-8")
+    made = (
+        f'<p class="caption" role="heading"><span class="caption-text">{html.escape(caption)}</span></p>'
+        f"<ul>{''.join(entry(page, 1) for page in pages)}</ul>"
+        for caption, pages in sections(app.srcdir, text).items()
+    )
+    context["toctree"] = lambda **_: "".join(made)
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    """Connects all of it."""
+    app.add_config_value("site_repository", None, "env", Repository)
+    app.connect("builder-inited", make_pages)
+    app.connect("source-read", read)
+    app.connect("html-page-context", sidebar, priority=400)  # before furo
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
