@@ -6,14 +6,16 @@ import html
 from pathlib import Path
 from typing import Any
 
+from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.util import logging
 
-from website import api
+import merging
+from website import api, gallery, pictures
 from website.links import FIRST, Repository
 from website.pages import contents, linked, shown, toctree, unlisted
 
-MADE = {"Reference": ["api/index"]}
+MADE = {"Reference": ["api/index"], "Results": ["gallery/index"]}
 """Pages that are made here, and the section of docs/index.md that they stand in."""
 LAST = "Project"
 """The section of pages that docs/index.md does not list."""
@@ -21,12 +23,37 @@ _log = logging.getLogger(__name__)
 
 
 def make_pages(app: Sphinx) -> None:
-    """Writes the pages that are made of the code; one that has not changed is left alone, and not read again."""
-    for name, text in api.pages().items():
-        path = app.srcdir / name
+    """Writes the pages that are made of the code and of results; one that has not changed is not read again."""
+    docs = Path(app.srcdir)
+    for name, text in {**api.pages(), "gallery/index.rst": gallery.document(docs)}.items():
+        path = docs / name
         path.parent.mkdir(exist_ok=True)
         if not path.exists() or path.read_text(encoding="utf-8") != text:
             path.write_text(text, encoding="utf-8")
+    colours = Path(app.outdir) / "_static/colours.css"
+    colours.parent.mkdir(parents=True, exist_ok=True)
+    colours.write_text(pictures.colours(), encoding="utf-8")
+    app.add_css_file(colours.name)
+
+
+def make_results(app: Sphinx, error: Exception | None) -> None:
+    """Draws the pages of results beside the gallery; one that is newer than all it is made of is left alone."""
+    if error is not None or app.builder.name != "html":
+        return
+    code = max(path.stat().st_mtime for path in Path(merging.__file__).parent.rglob("*.*"))
+    for folder in gallery.folders(Path(app.srcdir)):
+        path = Path(app.outdir) / "gallery" / gallery.page_name(folder, Path(app.srcdir))
+        made_of = max(code, *(each.stat().st_mtime for each in folder.iterdir()))
+        if not path.exists() or path.stat().st_mtime < made_of:
+            path.write_text(gallery.make_page(folder), encoding="utf-8")
+
+
+def draw(app: Sphinx, doctree: nodes.document, name: str) -> None:
+    """Puts our own pictures into the page itself, so that they follow light and dark."""
+    for image in list(doctree.findall(nodes.image)):
+        drawn = pictures.of_file(Path(app.srcdir) / image["uri"], image.get("alt", ""))
+        if drawn is not None and app.builder.format == "html":
+            image.replace_self(nodes.raw("", drawn, format="html"))
 
 
 def read(app: Sphinx, name: str, source: list[str]) -> None:
@@ -90,5 +117,7 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.add_config_value("site_repository", None, "env", Repository)
     app.connect("builder-inited", make_pages)
     app.connect("source-read", read)
+    app.connect("doctree-resolved", draw)
+    app.connect("build-finished", make_results)
     app.connect("html-page-context", sidebar, priority=400)  # before furo
     return {"parallel_read_safe": True, "parallel_write_safe": True}
