@@ -5,20 +5,20 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-DOCS = Path(__file__).resolve().parent
-sys.path[:0] = [str(DOCS), str(DOCS.parent)]
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
 
 import merging  # noqa: E402
-from website.links import Repository  # noqa: E402
+from docs.website.links import Repository  # noqa: E402
 
-REPOSITORY = site_repository = Repository.of(DOCS.parent)
+REPOSITORY = site_repository = Repository.of(ROOT)
 
 project = "merging"
 author = "the authors of merging"
 copyright = "the authors of merging; Apache-2.0"
 release = version = merging.__version__
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "website.extension"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "docs.website.extension"]
 source_suffix = {".md": "markdown", ".rst": "restructuredtext"}
 exclude_patterns = ["website"]
 
@@ -43,7 +43,11 @@ html_css_files = ["site.css"]
 html_copy_source = False
 html_show_sphinx = False
 html_theme_options = {
-    "footer_icons": [
-        {"name": "Repository", "url": REPOSITORY.address, "html": "", "class": ""},
-    ],
+    "footer_icons": [{"name": "Repository", "url": REPOSITORY.address, "html": "Repository", "class": "repository"}],
 }
+
+# `make docs-links` asks for every address; the repository's is not known before the first release.
+linkcheck_ignore = [REPOSITORY.address] if "/OWNER/" in REPOSITORY.address else []
+linkcheck_anchors = False
+linkcheck_timeout = 20
+linkcheck_retries = 2

@@ -1,6 +1,6 @@
 """Looks at a built site: every link leads somewhere, and no page loads anything from another host.
 
-    python docs/website/checking.py build/site/html
+python -m docs.website.checking build/site/html
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,9 @@ from sphinx.application import Sphinx
 from sphinx.util import logging
 
 import merging
-from website import api, gallery, pictures
-from website.links import FIRST, Repository
-from website.pages import contents, linked, shown, toctree, unlisted
+from docs.website import api, gallery, pictures
+from docs.website.links import FIRST, Repository
+from docs.website.pages import contents, linked, shown, toctree, unlisted
 
 MADE = {"Reference": ["api/index"], "Results": ["gallery/index"]}
 """Pages that are made here, and the section of docs/index.md that they stand in."""
@@ -24,8 +25,11 @@ _log = logging.getLogger(__name__)
 
 def make_pages(app: Sphinx) -> None:
     """Writes the pages that are made of the code and of results; one that has not changed is not read again."""
-    docs = Path(app.srcdir)
-    for name, text in {**api.pages(), "gallery/index.rst": gallery.document(docs)}.items():
+    docs, index = Path(app.srcdir), Path(app.srcdir) / "gallery/index.rst"
+    made = api.pages()
+    if _is_older(index, docs / "results"):
+        made[f"{index.parent.name}/{index.name}"] = gallery.document(docs)
+    for name, text in made.items():
         path = docs / name
         path.parent.mkdir(exist_ok=True)
         if not path.exists() or path.read_text(encoding="utf-8") != text:
@@ -37,15 +41,27 @@ def make_pages(app: Sphinx) -> None:
 
 
 def make_results(app: Sphinx, error: Exception | None) -> None:
-    """Draws the pages of results beside the gallery; one that is newer than all it is made of is left alone."""
+    """Draws the pages of results beside the gallery."""
     if error is not None or app.builder.name != "html":
         return
-    code = max(path.stat().st_mtime for path in Path(merging.__file__).parent.rglob("*.*"))
     for folder in gallery.folders(Path(app.srcdir)):
         path = Path(app.outdir) / "gallery" / gallery.page_name(folder, Path(app.srcdir))
-        made_of = max(code, *(each.stat().st_mtime for each in folder.iterdir()))
-        if not path.exists() or path.stat().st_mtime < made_of:
+        if _is_older(path, folder):
             path.write_text(gallery.make_page(folder), encoding="utf-8")
+
+
+def _is_older(path: Path, folder: Path) -> bool:
+    """A file that is not there, or older than what it is made of: results in a folder, and code."""
+    code = (*Path(merging.__file__).parent.rglob("*.*"), *Path(__file__).parent.glob("*.py"))
+    sources = (each.stat().st_mtime for each in (*folder.rglob("*"), *code))
+    return not path.exists() or path.stat().st_mtime < max(sources)
+
+
+def signature(app: Sphinx, kind: str, name: str, found: object, options: object, said: str, returned: str) -> Any:
+    """A signature as people write it: defaults that are functions by their names, ``...`` where a default is made."""
+    if not said:
+        return None
+    return re.sub(r"<function (\w+)(?: at 0x[0-9a-f]+)?>", r"\1", said).replace("Ellipsis", "..."), returned
 
 
 def draw(app: Sphinx, doctree: nodes.document, name: str) -> None:
@@ -117,6 +133,7 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.add_config_value("site_repository", None, "env", Repository)
     app.connect("builder-inited", make_pages)
     app.connect("source-read", read)
+    app.connect("autodoc-process-signature", signature)
     app.connect("doctree-resolved", draw)
     app.connect("build-finished", make_results)
     app.connect("html-page-context", sidebar, priority=400)  # before furo

@@ -15,7 +15,7 @@ from merging.benchmarking.rendering.pictures import drawings
 from merging.drawing import NARROW, WIDE, draw
 from merging.values.answer import answer as answer_of_run
 from merging.values.report import Report
-from website.pictures import in_page, of_file
+from docs.website.pictures import in_page, of_file
 
 FILES = ("benchmark.json", "report.json")
 """What a folder with a result holds."""
@@ -77,7 +77,7 @@ def of_document(path: Path) -> Shown | None:
     if heading is None or picture is None:
         return None
     drawn = of_file(path.parent / picture[2], picture[1])
-    return Shown(heading[1], f"{picture[1]}.", f"../results/{path.stem}.html", drawn or "")
+    return Shown(heading[1], f"{picture[1][:1].upper()}{picture[1][1:]}.", f"../results/{path.stem}.html", drawn or "")
 
 
 def document(docs: Path) -> str:
@@ -85,7 +85,9 @@ def document(docs: Path) -> str:
     found = [shown for path in sorted(docs.glob("results/*.md"), reverse=True) if (shown := of_document(path))]
     found += [of_folder(folder, docs) for folder in folders(docs)]
     lines = ["Gallery", "=======", ""]
-    lines += ["Results that stand in the repository. A picture leads to its page: tables, tests, and what was run; the pages"]
+    lines += [
+        "Results that stand in the repository. A picture leads to its page: tables, tests, and what was run; the pages"
+    ]
     lines += ["of single benchmarks and runs are one file each, as ``merge report DIR --open`` shows it.", ""]
     for shown in found:
         lines += [shown.title, "-" * len(shown.title), "", ".. raw:: html", ""]

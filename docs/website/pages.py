@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from posixpath import dirname, join, normpath
 
-from website.links import Repository, site_link
+from docs.website.links import Repository, site_link
 
 _PIECES = re.compile(
     r"""(?P<code>^\ *(?P<fence>```+|~~~+)[^\n]*\n.*?^\ *(?P=fence)\ *$ | (?<!`)(?P<tick>`+)(?!`).+?(?<!`)(?P=tick)(?!`))
@@ -24,8 +24,8 @@ _PIECES = re.compile(
 def shown(text: str, page: str, repository: Repository) -> str:
     """Makes a page's text what the site shows; lines keep their numbers.
 
-    Comments go, links lead where :func:`website.links.site_link` says, and of a ``<picture>`` each scheme has its own
-    image, because a reader of the site may choose another scheme than that of the system.
+    Comments go, links lead where :func:`site_link` says, and of a ``<picture>`` each scheme has its own image, because a
+    reader of the site may choose another scheme than that of the system.
 
     Args:
         text: of the page.
@@ -94,5 +94,6 @@ def unlisted(docs: Path) -> list[str]:
 def toctree(names: list[str], caption: str = "") -> str:
     """A list of pages for the sidebar, which the page itself does not show."""
     head = f":caption: {caption}\n" if caption else ""
-    return "\n```{toctree}\n:hidden:\n:titlesonly:\n" + head + "\n" + "\n".join(f"/{name}" for name in names) + "\n```\n"
-
+    return (
+        "\n```{toctree}\n:hidden:\n:titlesonly:\n" + head + "\n" + "\n".join(f"/{name}" for name in names) + "\n```\n"
+    )
