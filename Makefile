@@ -3,18 +3,22 @@
 # make test-all   every test
 # make test-gpu   what must pass on a CUDA device, where there is one
 # make check  style, types, layers, generated pages, packaging: lint, types, generated
+# make docs   the site, into build/site/html; docs-links asks for every address that it names
 # make pool   rebuild the built-in pool from nothing
 
+comma := ,
 PYTHON ?= python3
 VENV ?= .venv
 # EXTRAS=dev,dev-full also installs what only some tests need
 EXTRAS ?= dev
 READY := $(VENV)/.ready-$(EXTRAS)
+# what the site needs is in the extras docs and dev-full
+DOCS_READY := $(READY)$(if $(findstring docs,$(EXTRAS))$(findstring dev-full,$(EXTRAS)),,$(comma)docs)
 # Idle OpenMP threads would spin on cores that others could use.
 export OMP_WAIT_POLICY = PASSIVE
 export PATH := $(abspath $(VENV))/bin:$(PATH)
 
-.PHONY: demo test test-all test-gpu check lint types generated pool clean
+.PHONY: demo test test-all test-gpu check lint types generated docs docs-links pool clean
 
 demo: $(READY)
 	merge run --strategy manifoldmix --partitioner clip-c8
@@ -43,6 +47,13 @@ generated: $(READY)
 	python docs/build_reference.py --check
 	python tests/project/check_packaging.py  # --write: after a package was added
 
+docs: $(DOCS_READY)
+	sphinx-build -q -W --keep-going -j auto -d build/site/doctrees docs build/site/html
+	python -m docs.website.checking build/site/html
+
+docs-links: $(DOCS_READY)
+	sphinx-build -q -j auto -b linkcheck -d build/site/doctrees docs build/site/links
+
 pool: $(READY)
 	rm -rf build/pool
 	python -m benchmarks.digits_pool.pretraining --output build/pool
@@ -50,12 +61,12 @@ pool: $(READY)
 		--sweep merging/tasks/digits_pool/sweep.toml --output build/pool
 	cp build/pool/* merging/tasks/digits_pool/
 
-$(READY): pyproject.toml
+$(VENV)/.ready-%: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "Python 3.11 or newer is needed; name one with make PYTHON=…"; exit 2; }
 	$(PYTHON) -m venv $(VENV)
-	python -m pip install --quiet --editable '.[$(EXTRAS)]'
-	touch $(READY)
+	python -m pip install --quiet --editable '.[$*]'
+	touch $@
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info
