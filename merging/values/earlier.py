@@ -33,8 +33,6 @@ def report_from(data: Mapping[str, Any]) -> Report:
     values["workers"] = tuple(WorkerFacts.from_json(worker) for worker in data.get("workers", ()))
     certified = data.get("certificate")
     values["certificate"] = Certificate(**known_fields(Certificate, certified)) if certified else None
-        Certificate(**known_fields(Certificate, data["certificate"])) if data.get("certificate") else None
-    )
     values["measure"] = data.get("measure", data["objective"])
     return Report(**values)
 
