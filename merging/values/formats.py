@@ -39,8 +39,7 @@ def check_format(found: Any, known: str, earlier: Iterable[str] = ()) -> None:
     newer = re.fullmatch(rf"{name}/(\d{{1,9}})", found) if isinstance(found, str) else None
     if newer and int(newer[1]) > int(number):
         raise FormatError(
-            f"its format {found} is newer than {known}, which this version of merging reads; "
-            "pip install --upgrade merging"
+            f"its format {found} is newer than {known}, which this version of merging reads; pip install -U merging"
         )
     raise ValueError(f"format {beginning(repr(found), 60)} is not {known!r}")
 
