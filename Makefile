@@ -2,7 +2,7 @@
 # make test   the fast tests, on all cores: under two minutes
 # make test-all   every test
 # make test-gpu   what must pass on a CUDA device, where there is one
-# make check  style, types, layers, generated pages, packaging
+# make check  style, types, layers, generated pages, packaging: lint, types, generated
 # make pool   rebuild the built-in pool from nothing
 
 PYTHON ?= python3
@@ -14,11 +14,11 @@ READY := $(VENV)/.ready-$(EXTRAS)
 export OMP_WAIT_POLICY = PASSIVE
 export PATH := $(abspath $(VENV))/bin:$(PATH)
 
-.PHONY: demo test test-all test-gpu check pool clean
+.PHONY: demo test test-all test-gpu check lint types generated pool clean
 
 demo: $(READY)
 	merge run --strategy manifoldmix --partitioner clip-c8
-	merge benchmark --strategies best,uniform,greedy,manifoldmix,learned --partitioner clip-c8
+	merge benchmark --strategies best,uniform,greedy,manifoldmix,learned --partitioner clip-c8 --open
 
 test: $(READY)
 	python -m pytest -m 'not slow' -n auto
@@ -29,11 +29,17 @@ test-all: $(READY)
 test-gpu: $(READY)
 	python -m pytest -m gpu
 
-check: $(READY)
+check: lint types generated
+
+lint: $(READY)
 	ruff check
 	ruff format --check
-	mypy
 	lint-imports
+
+types: $(READY)
+	mypy
+
+generated: $(READY)
 	python docs/build_reference.py --check
 	python tests/project/check_packaging.py  # --write: after a package was added
 

@@ -88,13 +88,25 @@ class _Lazy(click.Group):
             formatter.write_dl(list(COMMANDS.items()))
 
 
+def _say_version(context: click.Context, _: click.Parameter, asked: bool) -> None:
+    """Says the versions that a report of a fault needs; none of the packages is loaded for that."""
+    if not asked or context.resilient_parsing:
+        return
+    from merging.cli.showing.versions import versions
+
+    click.echo(versions())
+    context.exit()
+
+
 @click.group(
     cls=_Lazy,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="Without models and merge.toml, 'merge run' works on a built-in task: digits, a small real CLIP. "
     "'merge help COMMAND' tells more.",
 )
-@click.version_option(package_name="merging", prog_name="merge")
+@click.option(
+    "--version", is_flag=True, is_eager=True, expose_value=False, callback=_say_version, help="Show versions and exit."
+)
 def cli() -> None:
     """Merge fine-tuned models into one better model, with pluggable strategies."""
 

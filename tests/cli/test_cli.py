@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
+import platform
 import subprocess
 import sys
 import time
@@ -311,6 +313,15 @@ def test_help_needs_no_torch() -> None:
     assert ran.returncode == 0, ran.stderr
     assert "Commands:" in ran.stdout
     assert time.perf_counter() - began < 10, "far above the half second it takes: something heavy is imported"
+
+
+def test_versions_are_those_of_what_is_installed(merge: Merge) -> None:
+    ran = merge("--version")
+    assert ran.code == 0
+    first, second = ran.out.splitlines()
+    assert first == f"merge, version {importlib.metadata.version('merging')}"
+    assert f"torch {importlib.metadata.version('torch')}" in second.split(", ")
+    assert second.startswith(f"Python {platform.python_version()} on ")
 
 
 def test_python_dash_m_is_the_same() -> None:

@@ -142,7 +142,7 @@ def test_rendering_killed_anywhere(merge: Merge, tiny: list[str], tmp_path: Path
     shown = {path: path.read_bytes() for path in Path("new").glob("benchmark.*")}
     number, killed = 0, True
     while killed:
-        number += 13  # every drawing takes half a second: a part of the places
+        number += 19  # every drawing takes half a second: a part of the places
         place = tmp_path / "place"
         atomic.remove(place)
         render(old, place)
@@ -160,7 +160,7 @@ def test_rendering_killed_anywhere(merge: Merge, tiny: list[str], tmp_path: Path
     assert {path.name: path.read_bytes() for path in place.glob("benchmark.*")} == {
         path.name: content for path, content in shown.items()
     }
-    assert number > 9
+    assert number > 19
     assert not list(place.glob(".*"))
 
 

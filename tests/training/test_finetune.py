@@ -405,7 +405,7 @@ def test_the_command_on_the_digits(merge: Merge, monkeypatch: pytest.MonkeyPatch
 
 @pytest.mark.slow
 def test_ctrl_c_ends_it_and_the_same_command_goes_on(tmp_path: Path) -> None:
-    words = ["finetune", "--task", "digits", "--models", "3", "--output", "pool", "--set", "epochs=8", "--jobs", "2"]
+    words = ["finetune", "--task", "digits", "--models", "3", "--output", "pool", "--set", "epochs=4", "--jobs", "2"]
     code = [sys.executable, "-m", "merging", *words]
     run = subprocess.Popen(
         code, cwd=tmp_path, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
