@@ -59,7 +59,7 @@ def saved(path: Path, what: Any) -> Path:
     return path
 
 
-@settings(max_examples=25)
+@settings(max_examples=12)
 @given(
     array=hnp.arrays(DTYPES, hnp.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=3)), columns=st.booleans()
 )
