@@ -4,6 +4,7 @@
 # make test-gpu   what must pass on a CUDA device, where there is one
 # make check  style, types, layers, generated pages, packaging: lint, types, generated
 # make docs   the site, into build/site/html; docs-links asks for every address that it names
+# make lowest the fast tests with the lowest versions that are declared, in an environment of their own
 # make pool   rebuild the built-in pool from nothing
 
 comma := ,
@@ -18,7 +19,7 @@ DOCS_READY := $(READY)$(if $(findstring docs,$(EXTRAS))$(findstring dev-full,$(E
 export OMP_WAIT_POLICY = PASSIVE
 export PATH := $(abspath $(VENV))/bin:$(PATH)
 
-.PHONY: demo test test-all test-gpu check lint types generated docs docs-links pool clean
+.PHONY: demo test test-all test-gpu check lint types generated docs docs-links lowest lowest-versions pool clean
 
 demo: $(READY)
 	merge run --strategy manifoldmix --partitioner clip-c8
@@ -53,6 +54,22 @@ docs: $(DOCS_READY)
 
 docs-links: $(DOCS_READY)
 	sphinx-build -q -j auto -b linkcheck -d build/site/doctrees docs build/site/links
+
+# torch 2.10 warns of itself where it compiles.
+lowest:
+	$(PYTHON) -m venv .venv-lowest
+	.venv-lowest/bin/python -m pip install --quiet --requirement requirements/lowest.txt \
+		hypothesis matplotlib pytest pytest-randomly pytest-xdist
+	.venv-lowest/bin/python -m pip install --quiet --no-deps --editable .
+	.venv-lowest/bin/python -m pytest -m 'not slow' -n auto -W 'ignore::DeprecationWarning:torch.*' \
+		--ignore tests/project --ignore tests/browser tests
+
+# needs uv; after a bound has changed. CUDA's libraries are left to torch's own wheel, and a CPU-only one has none.
+lowest-versions:
+	uv pip compile pyproject.toml --resolution lowest-direct --python-version 3.11 --no-annotate --quiet \
+		--extra adapters --extra data --extra ray --extra tensorboard --extra text \
+		--custom-compile-command 'make lowest-versions' | \
+		grep --invert-match --extended-regexp '^(cuda|nvidia|triton)' > requirements/lowest.txt
 
 pool: $(READY)
 	rm -rf build/pool

@@ -50,6 +50,8 @@ PAGES = [path for path in (*OTHERS, *sorted(DOCS.glob("*.md"))) if path.exists()
 BLOCK = re.compile(r"<!-- (?P<mark>[a-z-]+)(?:: (?P<name>\S+))? -->\n```[a-z]*\n(?P<text>.*?)```", re.DOTALL)
 FENCED = re.compile(r"^```.*?^```$", re.DOTALL | re.MULTILINE)
 NOT_OURS = {
+    *("--build-arg", "--rm", "--system-site-packages", "--tag", "--torch-backend", "--user", "--volume"),
+    *("--draft", "--version"),
     "--logdir",
     "--images",
     "--megabytes",
@@ -70,6 +72,7 @@ NOT_OURS = {
     "--on-ray",
     "--lazy-unpickle",
     "--num-threads",
+    "--random-seed",
     *("--apply", "--batch", "--include", "--log", "--num"),  # of lm_eval, which go on with an underscore
     *("--address", "--cpus-per-task", "--exclusive", "--gpus-per-task", "--head", "--job-name", "--min-nodes"),
     *("--nodes", "--ntasks-per-node", "--num-cpus", "--num-gpus", "--port"),
