@@ -1,1 +1,1 @@
-"""The site: pages of docs/ as Sphinx takes them, the API's pages, and the gallery. ``docs/conf.py`` puts them together."""
+"""The site: docs/ as Sphinx takes it, the API's pages, the gallery. ``docs/conf.py`` puts them together."""

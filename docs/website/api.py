@@ -58,8 +58,8 @@ def pages() -> dict[str, str]:
 def _index(wings: dict[str, dict[str, str]]) -> str:
     lines = [
         *_titled("Public names", "="),
-        "Everything that ``import merging`` gives; :doc:`/python-api` tells how it is used. What stands elsewhere in the",
-        "package may move in any release.",
+        "Everything that ``import merging`` gives; :doc:`/python-api` tells how it is used. What stands elsewhere in",
+        "the package may move in any release.",
         "",
     ]
     for wing, names in wings.items():

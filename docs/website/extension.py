@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import re
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -128,8 +129,8 @@ def sidebar(app: Sphinx, name: str, template: str, context: dict[str, Any], doct
     context["toctree"] = lambda **_: "".join(made)
 
 
-def setup(app: Sphinx) -> dict[str, bool]:
-    """Connects all of it."""
+def setup(app: Sphinx) -> dict[str, int]:
+    """Connects all of it; where this code has changed, every page is read again."""
     app.add_config_value("site_repository", None, "env", Repository)
     app.connect("builder-inited", make_pages)
     app.connect("source-read", read)
@@ -137,4 +138,5 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.connect("doctree-resolved", draw)
     app.connect("build-finished", make_results)
     app.connect("html-page-context", sidebar, priority=400)  # before furo
-    return {"parallel_read_safe": True, "parallel_write_safe": True}
+    own = b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py")))
+    return {"parallel_read_safe": True, "parallel_write_safe": True, "env_version": zlib.crc32(own)}

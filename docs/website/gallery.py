@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from docs.website.pictures import in_page, of_file
 from merging.benchmarking.reading import read_folder
 from merging.benchmarking.rendering.answer import answer
 from merging.benchmarking.rendering.documents import title
@@ -15,7 +16,6 @@ from merging.benchmarking.rendering.pictures import drawings
 from merging.drawing import NARROW, WIDE, draw
 from merging.values.answer import answer as answer_of_run
 from merging.values.report import Report
-from docs.website.pictures import in_page, of_file
 
 FILES = ("benchmark.json", "report.json")
 """What a folder with a result holds."""

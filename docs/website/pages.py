@@ -24,8 +24,8 @@ _PIECES = re.compile(
 def shown(text: str, page: str, repository: Repository) -> str:
     """Makes a page's text what the site shows; lines keep their numbers.
 
-    Comments go, links lead where :func:`site_link` says, and of a ``<picture>`` each scheme has its own image, because a
-    reader of the site may choose another scheme than that of the system.
+    Comments go, links lead where :func:`site_link` says, and of a ``<picture>`` each scheme has its own image,
+    because a reader of the site may choose another scheme than that of the system.
 
     Args:
         text: of the page.
