@@ -98,6 +98,10 @@ class RecipeError(MergingError, ValueError):
     """A recipe that is damaged, or whose ingredients are not the ones it was made from."""
 
 
+class FormatError(MergingError, ValueError):
+    """A file in a format that a newer version of merging writes."""
+
+
 class RequirementError(MergingError, ValueError):
     """A strategy needs something (a base, a model, labelled data, a second checkpoint) that is not there."""
 

@@ -13,12 +13,13 @@ from typing import Any
 
 from merging.benchmarking import memory
 from merging.benchmarking.folder import METHODS, RESULT
-from merging.errors import DAMAGED, raised, showable
+from merging.errors import DAMAGED, FormatError, raised, showable
 from merging.storage import journal
 from merging.storage.lock import is_held
 from merging.storage.result import MEMBERS, REPORT
 from merging.values.answer import answer, gains_and_losses, standing_of
 from merging.values.earlier import report_from
+from merging.values.formats import JOURNAL, check_format
 from merging.values.report import models_of
 from merging.values.states import RunState, state_of
 from merging.values.verdict import ACCURACY, MARKS, Standing, Verdict
@@ -140,6 +141,8 @@ def entry_of(folder: Path) -> Entry | None:
         running = is_held(folder)
         try:
             told = read(folder) if there else _begun(record)
+        except FormatError as error:
+            return Entry(**facts, state=State.RUNNING if running else State.DAMAGED, status=f"{record.name}: {error}")
         except DAMAGED as error:
             if not ours and kind is not Kind.FINETUNE:
                 return None  # another program's file of that name
@@ -192,6 +195,7 @@ def _begun(record: Path) -> dict[str, Any] | None:
     if not line.endswith(b"\n"):
         return told
     header = json.loads(line)
+    check_format(header.get("format", JOURNAL), JOURNAL)
     for name in ("task", "strategy"):
         said = header.get(name)
         told[name] = _text(said.get("name") if isinstance(said, Mapping) else said)

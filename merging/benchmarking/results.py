@@ -12,8 +12,9 @@ from typing import Any
 from merging.benchmarking.earlier import of_today
 from merging.benchmarking.runs import Coefficients
 from merging.benchmarking.views import BenchmarkViews
-from merging.errors import DAMAGED, FolderError, raised, reason_of
+from merging.errors import DAMAGED, FolderError, FormatError, raised, reason_of
 from merging.plugins.task import HELD_OUT
+from merging.values.formats import BENCHMARK, check_format, known_fields
 from merging.values.leaderboard import Single as Single
 from merging.values.leaderboard import with_soups
 from merging.values.report import number
@@ -24,7 +25,6 @@ from merging.values.verdict import ACCURACY, Role, Verdict
 from merging.values.wording import kind_of, some
 from merging.values.workers import WorkerFacts
 
-FORMAT = "merging-benchmark/2"
 EARLIER = "merging-benchmark/1"
 """Had ``against`` instead of ``verdicts``, corrected column by column, and accuracies whatever the objective."""
 SHIFTED = str(Role.AVERAGE)
@@ -211,7 +211,7 @@ class Benchmark(BenchmarkViews):
         data = worded(asdict(replace(self, rows=(), apart=())))
         data["rows"] = [_row_to_json(row) for row in self.rows]
         data["apart"] = [part.to_json() for part in self.apart]
-        return {"format": FORMAT, **{name: value for name, value in data.items() if value or name not in COMPARED}}
+        return {"format": BENCHMARK, **{name: value for name, value in data.items() if value or name not in COMPARED}}
 
     def dumps(self) -> str:
         """The text of ``benchmark.json``."""
@@ -220,10 +220,9 @@ class Benchmark(BenchmarkViews):
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Benchmark:
         """Makes the benchmark from what :meth:`to_json` gave."""
-        if data["format"] not in (FORMAT, EARLIER):
-            raise ValueError(f"format {data['format']!r} is not {FORMAT!r}")
+        check_format(data["format"], BENCHMARK, (EARLIER,))
         data = of_today(data) if data["format"] == EARLIER else data
-        values = {key: value for key, value in unworded(data).items() if key not in ("format", "answer")}
+        values = known_fields(cls, unworded(data))
         lists = ("shifts", "pool", "seeds", "notes", "folders", "held", "averages")
         values |= {key: tuple(values[key]) for key in lists if key in values}
         values["apart"] = tuple(cls.from_json(part) for part in data.get("apart", ()))
@@ -248,6 +247,8 @@ class Benchmark(BenchmarkViews):
         path = path / "benchmark.json" if path.is_dir() else path
         try:
             return cls.from_json(json.loads(path.read_bytes()))
+        except FormatError as error:
+            raise FolderError(f"{path}: {error}") from None
         except OSError as error:
             raise FolderError(f"cannot read a benchmark's result at {path}: {reason_of(error)}") from None
         except DAMAGED as error:
@@ -268,7 +269,7 @@ def _row_to_json(row: BenchmarkRow) -> dict[str, Any]:
 
 
 def _row_from_json(data: dict[str, Any]) -> BenchmarkRow:
-    values = data | {"status": MethodState(data["status"])}
+    values = known_fields(BenchmarkRow, data) | {"status": MethodState(data["status"])}
     for key in ("seeds", "ingredients", "folders"):
         values[key] = tuple(values.get(key, ()))
     values["trace"] = tuple((float(a), int(b), float(c)) for a, b, c in values["trace"])

@@ -19,6 +19,7 @@ from merging.storage.journal import FILE
 from merging.storage.model_folder import is_model_folder
 from merging.storage.pool import ModelPool
 from merging.storage.result import ENSEMBLE, MODELS, RECIPE, REPORT, read_ensemble, read_recipe
+from merging.values.formats import known_fields
 from merging.values.recipe import Ensemble, Ingredient, Merge, Recipe, Weights
 from merging.values.report import Report
 from merging.values.wording import plural, some
@@ -109,7 +110,7 @@ def _merge(folder: Path, report: Report) -> Merge:
         raise RecipeError(f"{folder} holds neither a recipe nor a model, only its report")
     lineage = json.loads((folder / REPORT).read_bytes()).get("lineage", ())
     try:
-        ingredients = tuple(Ingredient(**row) for row in lineage)
+        ingredients = tuple(Ingredient(**known_fields(Ingredient, row)) for row in lineage)
     except DAMAGED as error:
         raise RecipeError(f"the lineage in {folder / REPORT} is damaged: {raised(error, whole=True)}") from None
     return Weights(

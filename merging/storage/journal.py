@@ -19,11 +19,13 @@ from typing import IO, Any
 from merging.errors import DAMAGED, FolderError, near_path
 from merging.storage.atomic import refusals, sync
 from merging.storage.lock import Lock
+from merging.values.formats import JOURNAL, check_format
 from merging.values.outcome import Decision, Outcome
 from merging.values.wording import beginning
 
 FILE = "events.jsonl"
-_TIMES = ("seconds", "time")
+_TIMES = ("seconds", "time", "format")
+"""Fields that a resumed run need not have as they were then."""
 ASIDE = ("stopped", "finished")
 """Events that mark how a session ended; they are no part of the search and are not compared.
 
@@ -111,6 +113,8 @@ class Journal:
                 )
         elif self._file is not None:
             kept = "; what was found so far is kept there: free some space and go on with it"
+            if self._file.tell() == 0:
+                line = {"event": event, "format": JOURNAL, **line}
             with refusals(f"cannot write {self.path}", kept):
                 self._append(self._file, json.dumps(line, separators=(",", ":")).encode() + b"\n")
                 if self._syncing is not None:
@@ -274,11 +278,21 @@ def _read(content: bytes, path: Path, until: str = "") -> tuple[list[dict[str, A
                 Decision.from_json(event)
         except DAMAGED:
             raise FolderError(f"{path}: line {number} is damaged; only the last line may be; start a new run") from None
+        if number == 1:
+            _check(event, path)
         if event["event"] == until:
             break
         events.append(event)
         whole += len(line) + 1
     return events, whole
+
+
+def _check(event: Mapping[str, Any], path: Path) -> None:
+    """Checks the format that a journal begins with; before 1.0 none stood there."""
+    try:
+        check_format(event.get("format", JOURNAL), JOURNAL)
+    except ValueError as error:
+        raise FolderError(f"{path}: {error}") from None
 
 
 def _finite(text: str) -> float:

@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from safetensors import SafetensorError
 
-from merging.errors import DAMAGED, RecipeError, near_path, raised
+from merging.errors import DAMAGED, FormatError, RecipeError, near_path, raised
 from merging.storage import atomic
 from merging.storage.checkpoint import Checkpoint
 from merging.storage.companions import copy_companion
 from merging.storage.dtypes import FORMATS
 from merging.storage.token_maps import FILES
 from merging.storage.vocabulary_files import files_of
+from merging.values.formats import ENSEMBLE as FORMAT
+from merging.values.formats import check_format
 from merging.values.recipe import Merge, Recipe
 
 if TYPE_CHECKING:
@@ -79,7 +81,7 @@ def carry(checkpoint: Checkpoint, aside: Path, dtype: str | None) -> None:
 
 def write_ensemble(aside: Path, average: str, members: Sequence[Mapping[str, Any]]) -> None:
     """Writes which members there are and how their outputs are averaged."""
-    _write_json(aside / ENSEMBLE, {"format": "merging-ensemble/1", "average": average, "members": list(members)})
+    _write_json(aside / ENSEMBLE, {"format": FORMAT, "average": average, "members": list(members)})
 
 
 def read_ensemble(folder: Path) -> tuple[Literal["logits", "probabilities"], list[tuple[Path, str, float]]]:
@@ -91,9 +93,12 @@ def read_ensemble(folder: Path) -> tuple[Literal["logits", "probabilities"], lis
     path = folder / ENSEMBLE
     try:
         data = json.loads(path.read_bytes())
+        check_format(data["format"], FORMAT)
         members = [(folder / m["folder"], str(m["name"]), float(m["weight"])) for m in data["members"]]
         if data["average"] not in ("logits", "probabilities"):
             raise ValueError(f"average {data['average']!r}")
+    except FormatError as error:
+        raise RecipeError(f"{path}: {error}") from None
     except DAMAGED as error:
         raise RecipeError(f"{path} is damaged: {raised(error, whole=True)}") from None
     return data["average"], members

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
 from typing import Any
 
+from merging.values.formats import REPORT, check_format, known_fields
 from merging.values.leaderboard import Single
 from merging.values.report import Certificate, Report, Row, best_single
 from merging.values.spread import spread_from
@@ -20,16 +20,19 @@ def report_from(data: Mapping[str, Any]) -> Report:
     """Makes the report from what a ``report.json`` holds; what later versions have added has its default.
 
     Raises:
+        FormatError: a newer version has written it.
         KeyError, TypeError, ValueError, AttributeError: it is none.
     """
+    check_format(data.get("format", REPORT), REPORT)  # before 1.0 no format stood there
     verdicts = verdicts_of(data)
     told = unworded(data) | {"best_single_name": data.get("best_single"), "verdicts": verdicts}
-    values = {each.name: told[each.name] for each in fields(Report) if each.name in told}
+    values = known_fields(Report, told)
     values |= {name: tuple(values[name]) for name in TUPLES if name in values}
     values["rows"] = tuple(_row(row_of_today(row, data, verdicts)) for row in data["rows"])
     values["leaderboard"] = tuple(Single.from_json(single) for single in data.get("leaderboard", ()))
     values["workers"] = tuple(WorkerFacts.from_json(worker) for worker in data.get("workers", ()))
-    values["certificate"] = Certificate(**data["certificate"]) if data.get("certificate") else None
+    certified = data.get("certificate")
+    values["certificate"] = Certificate(**known_fields(Certificate, certified)) if certified else None
     values["measure"] = data.get("measure", data["objective"])
     return Report(**values)
 
@@ -39,7 +42,7 @@ TUPLES = ("component_names", "pool", "ingredients", "shifts", "decisions", "note
 
 
 def _row(data: Mapping[str, Any]) -> Row:
-    values = {each.name: data[each.name] for each in fields(Row) if each.name in data}
+    values = known_fields(Row, data)
     spread = spread_from(data.get("coefficients"))
     return Row(**values | {"ingredients": tuple(data["ingredients"]), "coefficients": spread})
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
+from merging.values.formats import known_fields
 from merging.values.shown import Sheet, Shown
 from merging.values.wording import beginning, some
 
@@ -65,7 +66,7 @@ class Single(Shown):
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Single:
         """Makes it from what ``report.json`` or ``benchmark.json`` holds, also of an earlier version."""
-        return cls(**{**data, "soups": tuple(data.get("soups", ()))})
+        return cls(**{**known_fields(cls, data), "soups": tuple(data.get("soups", ()))})
 
 
 def ranked(singles: Iterable[Single]) -> tuple[Single, ...]:

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from merging.errors import MergingError, RecipeError
+from merging.errors import FormatError, MergingError, RecipeError
 from merging.moved import by_position
+from merging.values.formats import RECIPE, check_format
 from merging.values.frames import frame
 from merging.values.partition import Component, Partition
 from merging.values.shown import Grid, Sheet, Shown, grid, named
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 
 COLUMNS = 12
 """Components of a recipe that a notebook shows side by side at the most."""
-FORMAT = "merging-recipe/1"
 
 
 @dataclass(frozen=True)
@@ -319,7 +319,7 @@ class Recipe(Shown):
         """Gives JSON-ready values; floats survive exactly. Overrides are named, their bytes lie beside the recipe."""
         seen = self.vocabulary
         return {
-            "format": FORMAT,
+            "format": RECIPE,
             "ingredients": [ingredient.to_json() for ingredient in self.ingredients],
             "components": [
                 {
@@ -345,8 +345,7 @@ class Recipe(Shown):
             RecipeError: not a recipe, or an override that does not have the bytes it was saved with.
         """
         try:
-            if data["format"] != FORMAT:
-                raise RecipeError(f"recipe format {data['format']!r} is not {FORMAT!r}; a newer version may read it")
+            check_format(data["format"], RECIPE)
             texts = [text for i in data["ingredients"] for text in (i["name"], i["hash"], i["file"])]
             texts += [i.get(name, "") for i in data["ingredients"] for name in ("key", "base")]
             texts += [text for c in data["components"] for text in (c["name"], *c["tensors"])]
@@ -372,6 +371,8 @@ class Recipe(Shown):
                     raise RecipeError(f"override '{name}' is missing or has changed since the recipe was written")
             return cls(ingredients, Partition(components), table, {name: found[name] for name in data["overrides"]})
         except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
+            if isinstance(error, FormatError):
+                raise RecipeError(str(error)) from None
             if isinstance(error, MergingError):
                 raise
             raise RecipeError(f"not a recipe: {type(error).__name__} at {error}") from None

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from merging.values.formats import REPORT
 from merging.values.leaderboard import Single
 from merging.values.outcome import is_score
 from merging.values.shown import Sheet, Shown
@@ -217,7 +218,7 @@ class Report(ReportViews):
 
     def to_json(self) -> dict[str, Any]:
         """JSON-ready values; scores are fractions, seconds and bytes as named."""
-        data = worded(asdict(replace(self, verdicts=())))
+        data = {"format": REPORT, **worded(asdict(replace(self, verdicts=())))}
         data["verdicts"] = [verdict.to_json() for verdict in self.verdicts]
         data["best_single"] = data.pop("best_single_name")
         merged, single = self.merged, self.best_single

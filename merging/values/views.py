@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from merging.errors import DAMAGED, FolderError, OptionError, raised, reason_of
+from merging.errors import DAMAGED, FolderError, FormatError, OptionError, raised, reason_of
 from merging.values.frames import frame
 from merging.values.shown import Sheet, Shown
 from merging.values.wording import beginning, kind_of
@@ -50,6 +50,8 @@ class ReportViews(Shown):
             return report_from(data if isinstance(data, Mapping) else json.loads(Path(where).read_bytes()))
         except FileNotFoundError:
             raise FolderError(f"there is no report at {where}") from None
+        except FormatError as error:
+            raise FolderError(f"{where}: {error}") from None
         except OSError as error:
             raise FolderError(f"cannot read a report at {beginning(where, 60)}: {reason_of(error)}") from None
         except (*DAMAGED, TypeError, AttributeError) as error:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
+from merging.values.formats import known_fields
 from merging.values.wording import beginning, plural, some
 
 OFTEN = 0.2
@@ -126,7 +127,7 @@ class WorkerFacts:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> WorkerFacts:
         """Makes it from what a report holds, whose later versions may know more."""
-        return cls(**{each.name: data[each.name] for each in fields(cls) if each.name in data})
+        return cls(**known_fields(cls, data))
 
 
 def lost_line(number: int, place: str, reason: str, others: int = 1) -> str:

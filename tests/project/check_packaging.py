@@ -38,10 +38,14 @@ def write_packages() -> None:
     file.write_text(f"{before}packages = [\n{listed}]\n{after}")
 
 
-def wheel_of(tree: Path, folder: Path) -> Path:
-    """Builds a tree's wheel into a folder."""
-    build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder), str(tree)]
-    subprocess.run(build, check=True, stdout=subprocess.DEVNULL)
+LIMIT = 10_000_000
+"""Bytes that a wheel or a source distribution may have."""
+
+
+def wheel_of(tree: Path, folder: Path, *, through: bool = False) -> Path:
+    """Builds a tree's wheel into a folder; ``through``: from a source distribution, which is left beside it."""
+    build = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(folder), str(tree)]
+    subprocess.run(build if through else [*build, "--wheel"], check=True, stdout=subprocess.DEVNULL)
     return next(folder.glob("*.whl"))
 
 
@@ -64,6 +68,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         wheel = wheel_of(ROOT, Path(folder))
         names = zipfile.ZipFile(wheel).namelist()
+        check(wheel.stat().st_size <= LIMIT, f"the wheel has {wheel.stat().st_size / 1e6:.1f} MB")
         for stem in ("__init__.pyi", "py.typed"):
             check(f"merging/{stem}" in names, f"{stem} is in the wheel")
         tops = {name.split("/")[0] for name in names}
@@ -102,12 +107,14 @@ def main() -> None:
             print("not checked: its wheel, because the working tree is not committed")
             return
         (Path(folder) / "again").mkdir()
-        without = zipfile.ZipFile(wheel_of(clone, Path(folder) / "again"))
+        without = zipfile.ZipFile(wheel_of(clone, Path(folder) / "again", through=True))
+        source = next((Path(folder) / "again").glob("*.tar.gz")).stat().st_size
+        check(source <= LIMIT, f"the source distribution has {source / 1e6:.1f} MB")
         both = [
             {info.filename: info.CRC for info in archive.infolist() if not info.filename.endswith("/RECORD")}
             for archive in (zipfile.ZipFile(wheel), without)
         ]
-        check(both[0] == both[1], f"its wheel holds the same bytes in {len(names)} files")
+        check(both[0] == both[1], f"the wheel made from it holds the same bytes in {len(names)} files")
 
 
 if __name__ == "__main__":
