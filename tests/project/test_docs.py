@@ -50,7 +50,7 @@ PAGES = [path for path in (*OTHERS, *sorted(DOCS.glob("*.md"))) if path.exists()
 BLOCK = re.compile(r"<!-- (?P<mark>[a-z-]+)(?:: (?P<name>\S+))? -->\n```[a-z]*\n(?P<text>.*?)```", re.DOTALL)
 FENCED = re.compile(r"^```.*?^```$", re.DOTALL | re.MULTILINE)
 NOT_OURS = {
-    *("--build-arg", "--rm", "--system-site-packages", "--tag", "--torch-backend", "--user", "--volume"),
+    *("--build-arg", "--index-url", "--rm", "--system-site-packages", "--tag", "--torch-backend", "--user", "--volume"),
     *("--draft", "--version"),
     "--logdir",
     "--images",
