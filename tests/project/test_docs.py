@@ -62,6 +62,7 @@ NOT_OURS = {
     "--before",
     "--every",
     "--run",
+    *("--kills", "--cuts", "--writers"),
     "--hook-type",
     "--write",
     "--layers",
