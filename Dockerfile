@@ -16,7 +16,7 @@ RUN --mount=type=cache,target=/root/.cache/pip pip install ".${EXTRAS:+[$EXTRAS]
 FROM python:${PYTHON}-slim
 COPY --from=built /opt/merging /opt/merging
 RUN useradd --create-home --uid 1000 merging && mkdir /work && chown merging /work
-USER merging
+USER 1000
 WORKDIR /work
 ENV PATH=/opt/merging/bin:$PATH OMP_WAIT_POLICY=PASSIVE
 ENTRYPOINT ["merge"]

@@ -26,10 +26,10 @@ demo: $(READY)
 	merge benchmark --strategies best,uniform,greedy,manifoldmix,learned --partitioner clip-c8 --open
 
 test: $(READY)
-	python -m pytest -m 'not slow' -n auto
+	python -m pytest -m 'not slow' -n auto --dist worksteal
 
 test-all: $(READY)
-	python -m pytest -n auto
+	python -m pytest -n auto --dist worksteal
 
 test-gpu: $(READY)
 	python -m pytest -m gpu
@@ -55,13 +55,12 @@ docs: $(DOCS_READY)
 docs-links: $(DOCS_READY)
 	sphinx-build -q -j auto -b linkcheck -d build/site/doctrees docs build/site/links
 
-# torch 2.10 warns of itself where it compiles.
 lowest:
 	$(PYTHON) -m venv .venv-lowest
 	.venv-lowest/bin/python -m pip install --quiet --requirement requirements/lowest.txt \
 		hypothesis matplotlib pytest pytest-randomly pytest-xdist
 	.venv-lowest/bin/python -m pip install --quiet --no-deps --editable .
-	.venv-lowest/bin/python -m pytest -m 'not slow' -n auto -W 'ignore::DeprecationWarning:torch.*' \
+	.venv-lowest/bin/python -m pytest -m 'not slow' -n auto \
 		--ignore tests/project --ignore tests/browser tests
 
 # needs uv; after a bound has changed. CUDA's libraries are left to torch's own wheel, and a CPU-only one has none.

@@ -39,6 +39,7 @@ def test_its_numbers_are_those_of_the_program() -> None:
     load_all()
     said = next(point for point in FACTS["points"] if point["point"] == "Methods")["cells"][OURS]["says"]
     assert said.startswith(f"[{len(list(strategies))}]")
+    assert f"by {len(list(strategies))} methods" in (ROOT / "README.md").read_text(encoding="utf-8")
     assert f": {len(list(rests(FACTS)))} facts" in PAGE.read_text(encoding="utf-8")
 
 
