@@ -3,19 +3,23 @@
 # make test-all   every test
 # make test-gpu   what must pass on a CUDA device, where there is one
 # make check  style, types, layers, generated pages, packaging: lint, types, generated
+# make docs   the site, into build/site/html; docs-links asks for every address that it names
 # make lowest the fast tests with the lowest versions that are declared, in an environment of their own
 # make pool   rebuild the built-in pool from nothing
 
+comma := ,
 PYTHON ?= python3
 VENV ?= .venv
 # EXTRAS=dev,dev-full also installs what only some tests need
 EXTRAS ?= dev
 READY := $(VENV)/.ready-$(EXTRAS)
+# what the site needs is in the extras docs and dev-full
+DOCS_READY := $(READY)$(if $(findstring docs,$(EXTRAS))$(findstring dev-full,$(EXTRAS)),,$(comma)docs)
 # Idle OpenMP threads would spin on cores that others could use.
 export OMP_WAIT_POLICY = PASSIVE
 export PATH := $(abspath $(VENV))/bin:$(PATH)
 
-.PHONY: demo test test-all test-gpu check lint types generated lowest lowest-versions pool clean
+.PHONY: demo test test-all test-gpu check lint types generated docs docs-links lowest lowest-versions pool clean
 
 demo: $(READY)
 	merge run --strategy manifoldmix --partitioner clip-c8
@@ -44,6 +48,13 @@ generated: $(READY)
 	python docs/build_reference.py --check
 	python tests/project/check_packaging.py  # --write: after a package was added
 
+docs: $(DOCS_READY)
+	sphinx-build -q -W --keep-going -j auto -d build/site/doctrees docs build/site/html
+	python -m docs.website.checking build/site/html
+
+docs-links: $(DOCS_READY)
+	sphinx-build -q -j auto -b linkcheck -d build/site/doctrees docs build/site/links
+
 lowest:
 	$(PYTHON) -m venv .venv-lowest
 	.venv-lowest/bin/python -m pip install --quiet --requirement requirements/lowest.txt \
@@ -66,12 +77,12 @@ pool: $(READY)
 		--sweep merging/tasks/digits_pool/sweep.toml --output build/pool
 	cp build/pool/* merging/tasks/digits_pool/
 
-$(READY): pyproject.toml
+$(VENV)/.ready-%: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "Python 3.11 or newer is needed; name one with make PYTHON=…"; exit 2; }
 	$(PYTHON) -m venv $(VENV)
-	python -m pip install --quiet --editable '.[$(EXTRAS)]'
-	touch $(READY)
+	python -m pip install --quiet --editable '.[$*]'
+	touch $@
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

@@ -11,10 +11,12 @@ from typing import Any, Literal
 
 import click
 import pydantic
+from click.core import ParameterSource
 
 from merging.cli.asking.plugin_options import flatten_options, over, parse_options
 from merging.cli.asking.tables import File, Found, Model, ModelTable, settings_fields
 from merging.errors import FolderError, MergingError, OptionError, RequirementError, UnknownNameError, showable
+from merging.forward.workers import Workers
 from merging.plugins.options import first_fault
 from merging.plugins.registry import KINDS
 from merging.plugins.strategy import WHOLE
@@ -169,14 +171,28 @@ def usual_partitioner(request: Mapping[str, Any]) -> str:
 
 
 def check_trust(request: Mapping[str, Any], source: str, *, trusted: bool) -> None:
-    """Refuses code that a file, not the user's own command line, asks to run.
+    """Refuses code that a file, not the user's own command line, asks to run, and machines that it names.
+
+    What another machine's Ray answers is a pickle, which is code to whoever takes it.
 
     Raises:
-        MergingError: a ``python:`` entry or a plug-in, without ``--trust-code``.
+        MergingError: a ``python:`` entry, a plug-in, or the address of a Ray, without ``--trust-code``.
     """
     wanted = [*code_in(request["task"]), *request["plugin"]]
     if wanted and not trusted:
         raise MergingError(f"{source} wants to run code ({wanted[0]}); read it, then pass --trust-code")
+    if not trusted and _elsewhere(request.get("workers")):
+        raise MergingError(
+            f"{source} wants to work with another machine (workers = {request['workers']}), whose answers are code; "
+            "look at it, then pass --trust-code"
+        )
+
+
+def _elsewhere(workers: Any) -> bool:
+    try:
+        return isinstance(workers, str) and Workers.of(workers).elsewhere
+    except OptionError:  # said where settings are read
+        return False
 
 
 def command_line(words: Iterable[str]) -> str:
@@ -255,7 +271,8 @@ def requested(flags: dict[str, Any]) -> dict[str, Any]:
     folder = found.path.parent
     request = combine(said, found.file, folder)
     own = combine(said | dict.fromkeys(("task", "plugin")), found.file, folder)
-    if not flags["task"] or own["plugin"]:
-        checked = request | {"plugin": own["plugin"], "task": None if flags["task"] else request["task"]}
-        check_trust(checked, str(found.path), trusted=flags["trust_code"])
+    checked = request | {"plugin": own["plugin"], "task": None if flags["task"] else request["task"]}
+    from_file = click.get_current_context().get_parameter_source("workers") is ParameterSource.DEFAULT_MAP
+    checked["workers"] = request["workers"] if from_file else None
+    check_trust(checked, str(found.path), trusted=flags["trust_code"])
     return request

@@ -109,7 +109,7 @@ def opened(content: Content) -> Image.Image:
         OSError: it is none.
     """
     try:
-        return Image.open(io.BytesIO(content) if isinstance(content, bytes) else content)
+        found = Image.open(io.BytesIO(content) if isinstance(content, bytes) else content)
     except OSError:
         if _begins(content, _APPLE_DOUBLE):
             raise OSError(
@@ -117,6 +117,10 @@ def opened(content: Content) -> Image.Image:
                 "find . -name '._*' -delete"
             ) from None
         raise
+    if found.format == "EPS":  # whatever it is called
+        found.close()
+        raise OSError("it is PostScript, a program, which Pillow has Ghostscript run; convert it to PNG")
+    return found
 
 
 def counted(changes: Iterable[frozenset[str]]) -> dict[str, int]:

@@ -143,7 +143,8 @@ def plain_rows(spec: str) -> tuple[list[dict[str, Any]], list[Path]]:
     datasets = needed("datasets", f"{spec} needs the package datasets", "data")
     try:
         with offline():
-            rows = list(datasets.load_from_disk(str(folder)))
+            # As they are stored: decoded, a picture whose path is an address would be fetched.
+            rows = datasets.load_from_disk(str(folder)).with_format("arrow")[:].to_pylist()
     except Exception as error:  # whatever a damaged folder provokes
         raise TaskError(f"{folder}: not a data set on disk ({raised(error, whole=True)})") from None
     if not rows:

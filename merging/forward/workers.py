@@ -64,6 +64,11 @@ class Workers:
         raise _unknown(text)
 
     @property
+    def elsewhere(self) -> bool:
+        """Whether a machine is named, which somebody else may own."""
+        return self.address not in (None, AUTO)
+
+    @property
     def said(self) -> int | str:
         """The words that a user would write: the same for all spellings of one thing."""
         if self.kind == "local" and self.count is not None:

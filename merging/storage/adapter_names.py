@@ -97,7 +97,7 @@ def _built(folder: Path, content: bytes) -> Modules:
 
     kind = getattr(transformers, architecture)
     with torch.device("meta"):
-        model = kind(transformers.AutoConfig.from_pretrained(folder, local_files_only=True))
+        model = kind(transformers.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False))
     return Modules(names_in_files(model), {name: type(part).__name__ for name, part in model.named_modules()})
 
 

@@ -9,9 +9,8 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from merging.errors import CheckpointError
+from merging.storage.pickled_arrays import UNFIT, Array, Dtype, array, no_bytes, scalar
 from merging.storage.tensor_file import readable_name
 
 OLD_MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
@@ -43,9 +42,6 @@ def _harmless() -> list[Any]:
     import decimal
     import pathlib
 
-    core = np._core if hasattr(np, "_core") else np.core
-    array = core.multiarray
-    dtypes = [getattr(np.dtypes, name) for name in dir(np.dtypes) if name.endswith("DType") and name != "ObjectDType"]
     plain = (
         argparse.Namespace,
         types.SimpleNamespace,
@@ -72,10 +68,12 @@ def _harmless() -> list[Any]:
     paths: list[tuple[type, str]] = [(pathlib.PurePosixPath, f"pathlib.{name}") for name in ("PosixPath", "Path")]
     paths += [(pathlib.PureWindowsPath, "pathlib.WindowsPath")]
     paths += [(kind, f"pathlib._local.{name.partition('.')[2]}") for kind, name in paths]  # Python 3.13
-    scalars = [(array.scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")]
-    arrays = [(array._reconstruct, f"numpy.{core}.multiarray._reconstruct") for core in ("core", "_core")]
+    # Of NumPy nothing is called by a pickle: see pickled_arrays.
+    numbers: list[tuple[Any, str]] = [(Array, "numpy.ndarray"), (Dtype, "numpy.dtype"), (no_bytes, "builtins.bytes")]
+    for core in ("core", "_core"):
+        numbers += [(scalar, f"numpy.{core}.multiarray.scalar"), (array, f"numpy.{core}.multiarray._reconstruct")]
     named = [(dict, f"{package}.utilities.data.AttributeDict") for package in ("lightning.fabric", "lightning_fabric")]
-    return [*plain, np.ndarray, np.dtype, *dtypes, *paths, *scalars, *arrays, *named, *filled]
+    return [*plain, *numbers, *paths, *named, *filled]
 
 
 def _as_dict(*factory: Any) -> dict[Any, Any]:
@@ -96,11 +94,11 @@ def _check_pickle(path: Path) -> None:
     """
     try:
         with zipfile.ZipFile(path) as archive:
-            name = next((name for name in archive.namelist() if name.endswith("data.pkl")), None)
-            content = archive.read(name) if name is not None else b""
+            pickles = (archive.read(name) for name in archive.namelist() if name.endswith("data.pkl"))
+            asks = any(b"bytearray" in content and _asks_for_bytes(content) for content in pickles)
     except Exception:  # no zip, or damaged, which raises what the bytes provoke: torch.load says what it is
         return
-    if b"bytearray" in content and _asks_for_bytes(content):
+    if asks:
         raise CheckpointError(f"{path}: holds a bytearray, which no state dict needs; save the state dict alone")
 
 
@@ -119,6 +117,8 @@ def _reason(path: Path, error: Exception) -> str:
     said = str(error)
     if "mmap" in said and is_old_format(path):
         return "it is in torch's old format; load it and save it again with torch.save"
+    if UNFIT in said:
+        return f"it is a pickle with {UNFIT}; save model.state_dict() instead"
     if "weights_only" in said or "Unsupported" in said:
         try:
             known = {

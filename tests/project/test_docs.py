@@ -72,6 +72,7 @@ NOT_OURS = {
     "--on-ray",
     "--lazy-unpickle",
     "--num-threads",
+    "--random-seed",
     *("--apply", "--batch", "--include", "--log", "--num"),  # of lm_eval, which go on with an underscore
     *("--address", "--cpus-per-task", "--exclusive", "--gpus-per-task", "--head", "--job-name", "--min-nodes"),
     *("--nodes", "--ntasks-per-node", "--num-cpus", "--num-gpus", "--port"),

@@ -1,0 +1,101 @@
+"""The API's pages: a page a wing of the public names, as ``merging/__init__.pyi`` lists them, and nothing else."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import re
+from pathlib import Path
+
+import merging
+
+TITLES = {
+    "running": "Merge, and come back to it",
+    "benchmarking": "Benchmarks",
+    "looking": "Look and score",
+    "harness": "lm-eval",
+    "strategies": "Strategies",
+    "partitioners": "Partitioners",
+    "optimizers": "Optimizers",
+    "objectives": "Objectives",
+    "sinks": "Sinks",
+    "tasks": "Tasks",
+    "data": "Data",
+    "models": "Models",
+    "storage": "Checkpoints and pools",
+    "training": "Fine-tuning",
+    "mixing": "Numbers that vary",
+    "plugins": "Interfaces of plug-ins",
+    "values": "Values",
+    "errors": "Errors",
+}
+"""Wings in the order of the pages, with their titles; one that is missing comes last, under its own name."""
+_LINE = re.compile(r"from \.(?P<wing>\w+)(?P<rest>[\w.]*) import (?P<name>\w+) as ")
+
+
+def public() -> dict[str, dict[str, str]]:
+    """Reads the public table: wing → names and their modules, functions first."""
+    text = Path(merging.__file__).with_name("__init__.pyi").read_text(encoding="utf-8")
+    found: dict[str, dict[str, str]] = {wing: {} for wing in TITLES}
+    for line in _LINE.finditer(text):
+        home = f"merging.{line['wing']}{line['rest']}"
+        found.setdefault(line["wing"], {})[line["name"]] = home
+    return {wing: dict(sorted(names.items(), key=_functions_first)) for wing, names in found.items() if names}
+
+
+def _functions_first(name: tuple[str, str]) -> tuple[bool, bool]:
+    """The order on a page; ``merge`` is what people look for."""
+    return name[0] != "merge", not inspect.isroutine(getattr(merging, name[0]))
+
+
+def pages() -> dict[str, str]:
+    """Makes the pages in reStructuredText, for autodoc: path below docs/ → text."""
+    wings = public()
+    made = {f"api/{wing}.rst": _page(TITLES.get(wing, wing), list(names)) for wing, names in wings.items()}
+    return {"api/index.rst": _index(wings)} | made
+
+
+def _index(wings: dict[str, dict[str, str]]) -> str:
+    lines = [
+        *_titled("Public names", "="),
+        "Everything that ``import merging`` gives; :doc:`/python-api` tells how it is used. What stands elsewhere in",
+        "the package may move in any release.",
+        "",
+    ]
+    for wing, names in wings.items():
+        lines += [*_titled(f":doc:`{wing}`", "-"), ".. list-table::", "   :widths: 30 70", ""]
+        for name in names:
+            lines += [f"   * - :py:obj:`~merging.{name}`", f"     - {_summary(getattr(merging, name))}"]
+        lines.append("")
+    return "\n".join([*lines, ".. toctree::", "   :hidden:", "", *(f"   {wing}" for wing in wings), ""])
+
+
+def _page(title: str, names: list[str]) -> str:
+    lines = _titled(title, "=")
+    for name in names:
+        found = getattr(merging, name)
+        if inspect.isroutine(found):
+            lines += [f".. autofunction:: merging.{name}", ""]
+        elif _is_ours(found):
+            fields = [field.name for field in dataclasses.fields(found)] if dataclasses.is_dataclass(found) else []
+            lines += [f".. autoclass:: merging.{name}", "   :members:"]
+            lines += ["   :show-inheritance:"] * (found.__bases__ != (object,))
+            lines += [f"   :exclude-members: {', '.join(fields)}", ""]  # the class says what they are
+        else:
+            lines += [f".. py:data:: merging.{name}", "", f"   ``{found!r}``", ""]
+    return "\n".join(lines)
+
+
+def _is_ours(found: object) -> bool:
+    """A class of this package, and no alias of another one's."""
+    return isinstance(found, type) and found.__module__.startswith("merging.")
+
+
+def _titled(text: str, line: str) -> list[str]:
+    return [text, line * len(text), ""]
+
+
+def _summary(found: object) -> str:
+    if not (inspect.isroutine(found) or _is_ours(found)):
+        return f"``{found!r}``"
+    return (inspect.getdoc(found) or "").partition("\n\n")[0].replace("\n", " ")
