@@ -18,7 +18,7 @@ from merging.harness.network import no_network
 from merging.harness.quiet import Heard, quiet
 from merging.harness.results import RESULTS, SAMPLES
 from merging.harness.tasks import chosen
-from merging.models.offline import reason
+from merging.models.offline import check_kernels, reason
 from merging.plugins.watcher import Watcher
 from merging.storage import atomic
 from merging.storage.folder import check_place
@@ -189,6 +189,11 @@ def _language_model(name: str, arguments: Mapping[str, str], asked: Asked, watch
     for kind in WHAT:
         setattr(Watched, kind, told(kind))
     try:
+        from transformers import AutoConfig
+
+        folder = arguments["pretrained"]
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        check_kernels(config, f"{folder}/config.json")
         made = Watched(
             device=device_of(asked.device), batch_size=asked.batch_size, trust_remote_code=False, **arguments
         )

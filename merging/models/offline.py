@@ -9,8 +9,9 @@ import contextlib
 import importlib
 import sys
 from collections.abc import Iterator
+from typing import Any
 
-from merging.errors import TaskError, raised
+from merging.errors import TaskError, raised, showable
 
 CODE = "it brings code of its own (auto_map), which is never run; a model of your own goes in as python:module:function"
 """Says why a folder that asks for ``trust_remote_code`` is refused."""
@@ -50,6 +51,25 @@ def check_built_in(library: str, name: str) -> None:
             f"{library}:{name} names a place and no architecture of {library}, and nothing is downloaded here; name "
             f"the architecture ({library}:NAME), and the weights with `models`"
         )
+
+
+def check_kernels(config: Any, where: str) -> None:
+    """Refuses a configuration of transformers whose attention is a kernel of the Hub: code that is fetched and run.
+
+    Args:
+        config: as transformers has read it.
+        where: begins the message.
+
+    Raises:
+        TaskError: it names one (``"attn_implementation": "org/name"``).
+    """
+    parts = [config, *(getattr(config, name, None) for name in getattr(config, "sub_configs", ()))]
+    for named in (str(getattr(part, "_attn_implementation", None) or "") for part in parts):
+        if "/" in named:
+            raise TaskError(
+                f"{where}: its attention is a kernel of the Hub ('{showable(named)[:60]}'), code that is never run "
+                "here; take `attn_implementation` out of it"
+            )
 
 
 def reason(error: Exception) -> str:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from merging.errors import TaskError
 from merging.models.extras import needed
 from merging.models.hub import beside_weights
-from merging.models.offline import offline, reason
+from merging.models.offline import check_kernels, offline, reason
 from merging.models.processor import transform_of
 from merging.models.source import ModelSource, reproducible
 from merging.models.spelling import allowed
@@ -60,6 +60,7 @@ def transformers_source(folder: str, arguments: Mapping[str, Any] | None = None)
         with offline():
             config = library.AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False)
             config = _overridden(config, arguments or {}, f"transformers:{folder}", TransformersCausal.more)
+        check_kernels(config, str(path / CONFIG))
     except TaskError:
         raise
     except Exception as error:  # damaged files and unknown architectures raise whatever they provoke

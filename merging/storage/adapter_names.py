@@ -96,8 +96,14 @@ def _built(folder: Path, content: bytes) -> Modules:
     import transformers
 
     kind = getattr(transformers, architecture)
+    config = transformers.AutoConfig.from_pretrained(
+        folder,
+        local_files_only=True,
+        trust_remote_code=False,
+        attn_implementation="eager",  # none of the Hub's kernels, which are code
+    )
     with torch.device("meta"):
-        model = kind(transformers.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False))
+        model = kind(config)
     return Modules(names_in_files(model), {name: type(part).__name__ for name, part in model.named_modules()})
 
 

@@ -124,7 +124,12 @@ def _built(folder: Path, content: str) -> tuple[tuple[str, ...], ...]:
     import transformers
 
     def built(more: int) -> Any:
-        config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        config = transformers.AutoConfig.from_pretrained(
+            folder,
+            local_files_only=True,
+            trust_remote_code=False,
+            attn_implementation="eager",  # none of the Hub's kernels, which are code
+        )
         inner = config.get_text_config()
         setattr(inner, SIZE, getattr(inner, SIZE) + more)
         with torch.device("meta"):

@@ -11,11 +11,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from merging.data.decoding import rgb
+from merging.data.npz import load_npz
+from merging.data.tars import shards
+from merging.errors import TaskError
 from merging.storage.adapter_names import NamesInFiles
+from tests.cli.test_hostile_names import HOSTILE, report
 from tests.conftest import TASK, Merge
 
 ADAPTERS = Path(__file__).parents[1] / "storage/adapters"
@@ -54,6 +59,47 @@ def test_a_picture_that_is_a_program_is_not_run(outside: list[Any], tmp_path: Pa
         rgb(tmp_path / "picture.jpg")
     assert not outside
     Image.open(tmp_path / "picture.jpg").close()  # Pillow takes it
+
+
+class Runs:
+    """Makes a file, if anybody unpickles it."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> Any:
+        return Path.touch, (self.mark,)
+
+
+def test_arrays_are_no_pickles(tmp_path: Path) -> None:
+    made = np.array([Runs(tmp_path / "RAN")], dtype=object)
+    np.savez(tmp_path / "data.npz", x_images=made, x_labels=made)
+    with pytest.raises(TaskError, match="not image data"):
+        load_npz(f"{tmp_path / 'data.npz'}:x")
+    assert not (tmp_path / "RAN").exists()
+    np.load(tmp_path / "data.npz", allow_pickle=True)["x_images"]
+    assert (tmp_path / "RAN").exists(), "NumPy would have"
+
+
+def test_tar_files_are_files(outside: list[Any], tmp_path: Path) -> None:
+    pytest.importorskip("webdataset")
+    with pytest.raises(TaskError, match="no such tar file"):
+        shards(f"pipe:touch {tmp_path / 'RAN'} #.tar")
+    assert not outside
+
+
+def test_tags_of_a_configuration_make_no_object(merge: Merge, outside: list[Any]) -> None:
+    Path("merge.yaml").write_text("merge_method: !!python/object/apply:os.system ['touch RAN']\n", encoding="utf-8")
+    ran = merge("run", "merge.yaml", "--output", "out")
+    assert ran.code == 2
+    assert not Path("RAN").exists()
+    assert not outside
+
+
+def test_a_notebook_reads_names_as_text() -> None:
+    shown = report(HOSTILE)._repr_html_()
+    assert "alert(1)" in shown
+    assert "<script>alert" not in shown
 
 
 def test_rows_of_a_saved_set_fetch_no_picture(outside: list[Any], tmp_path: Path) -> None:
@@ -112,3 +158,27 @@ def test_what_is_typed_is_consent(merge: Merge, outside: list[Any], pool_folder:
     ran = merge(*arguments, "--workers", "ray:127.0.0.1:9")
     assert "no Ray can be reached at 127.0.0.1:9" in ran.err
     assert outside
+
+
+def test_a_chain_of_commands_reaches_nobody(
+    merge: Merge, tiny: list[str], outside: list[Any], pool_folder: Path, tmp_path: Path
+) -> None:
+    """And starts nothing: what commands tell of this machine (uname) and compile is the libraries'."""
+    models = ["--models", pool_folder / "model_*"]
+    first = pool_folder / "model_0.safetensors"
+    for arguments in (
+        ["list"],
+        ["describe", "greedy"],
+        ["check", *tiny[1:]],
+        ["inspect", *models],
+        ["run", *tiny[1:], "--strategy", "greedy", "--output", "out"],
+        ["run", *models, "--strategy", "uniform", "--output", "plain"],
+        ["apply", "out", "--output", "again.safetensors"],
+        ["evaluate", first, "out", "--task", TASK],
+        ["benchmark", *tiny[1:], "--strategies", "best,uniform", "--output", "compared"],
+        ["report", "compared", "--output", "pages"],
+        ["runs"],
+    ):
+        ran = merge(*arguments)
+        assert ran.code == 0, ran.err
+    assert not [each for each in outside if each[0].startswith("socket") or "uname" not in each[1]]

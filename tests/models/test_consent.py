@@ -123,6 +123,14 @@ def test_code_is_refused_with_the_way_out(tmp_path: Path, merge: Merge, reached:
     assert not reached
 
 
+@pytest.mark.parametrize("key", ["attn_implementation", "_attn_implementation"])
+def test_a_kernel_of_the_hub_is_code(key: str, tmp_path: Path, reached: list[Any]) -> None:
+    config = {"model_type": "bert", "architectures": ["BertForSequenceClassification"], key: "someone/kernel", **SMALL}
+    with pytest.raises(TaskError, match=r"a kernel of the Hub \('someone/kernel'\), code that is never run"):
+        model_source(f"transformers:{stranger(tmp_path / 'model', config)}")
+    assert not reached
+
+
 @pytest.mark.parametrize(
     "spec",
     [

@@ -45,7 +45,7 @@ from tests.conftest import Merge
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
-OTHERS = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "changelog.d" / "README.md")
+OTHERS = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", ROOT / "changelog.d" / "README.md")
 PAGES = [path for path in (*OTHERS, *sorted(DOCS.glob("*.md"))) if path.exists()]
 BLOCK = re.compile(r"<!-- (?P<mark>[a-z-]+)(?:: (?P<name>\S+))? -->\n```[a-z]*\n(?P<text>.*?)```", re.DOTALL)
 FENCED = re.compile(r"^```.*?^```$", re.DOTALL | re.MULTILINE)
@@ -62,6 +62,9 @@ NOT_OURS = {
     "--mergekit",
     "--import-mode",
     "--before",
+    "--every",
+    "--run",
+    *("--kills", "--cuts", "--writers"),
     "--hook-type",
     "--write",
     "--layers",
