@@ -100,5 +100,5 @@ def test_the_image_installs_what_is_declared() -> None:
     text = (ROOT / "Dockerfile").read_text(encoding="utf-8")
     assert f'"{PROJECT["dependencies"][0]}"' in text
     given = {line[1:] for line in (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines() if line[:1] == "!"}
-    folders = {path.name for path in ROOT.iterdir() if (path / "__init__.py").is_file()} - {"tests", "benchmarks"}
-    assert given == folders | {"LICENSE", "README.md", "pyproject.toml", "setup.py"}
+    folders = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]["package-dir"]
+    assert given == set(folders.values()) | {"LICENSE", "README.md", "pyproject.toml", "setup.py"}
