@@ -26,10 +26,10 @@ demo: $(READY)
 	merge benchmark --strategies best,uniform,greedy,manifoldmix,learned --partitioner clip-c8 --open
 
 test: $(READY)
-	python -m pytest -m 'not slow' -n auto
+	python -m pytest -m 'not slow' -n auto --dist worksteal
 
 test-all: $(READY)
-	python -m pytest -n auto
+	python -m pytest -n auto --dist worksteal
 
 test-gpu: $(READY)
 	python -m pytest -m gpu
