@@ -14,7 +14,7 @@ PAGES = [ROOT / "SECURITY.md", ROOT / "docs/trust.md"]
 FOLDERS = ("merging", "strategies", "partitioners", "optimizers", "objectives", "cli")
 DOORS = {
     r"\btorch\.load\(": r"weights_only=True",
-    r"\bnp\.load\(": r"allow_pickle=False|POOL /",
+    r"\ballow_pickle=True\b": None,
     r"\bAuto\w+\.from_pretrained\(": r"trust_remote_code=False",
     r"\byaml\.\w*load\w*\(": r"safe_load\(|Loader=_Loader|_Loader\(",
     r"\bpickle\.loads?\(": None,
@@ -69,4 +69,4 @@ def test_files_are_opened_through_no_other_door() -> None:
                 said = text[found.start() :][:300]
                 assert must is not None, f"{place}: {said.splitlines()[0]}"
                 assert re.search(must, said), f"{place}: {said.splitlines()[0]} without {must}"
-    assert seen == set(DOORS) - {r"\bpickle\.loads?\("}
+    assert seen == {call for call, must in DOORS.items() if must is not None}
