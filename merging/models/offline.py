@@ -57,7 +57,7 @@ def check_kernels(config: Any, where: str) -> None:
     """Refuses a configuration of transformers whose attention is a kernel of the Hub: code that is fetched and run.
 
     Args:
-        config: as transformers has read it.
+        config: the configuration that transformers has read.
         where: begins the message.
 
     Raises:
@@ -68,7 +68,7 @@ def check_kernels(config: Any, where: str) -> None:
         if "/" in named:
             raise TaskError(
                 f"{where}: its attention is a kernel of the Hub ('{showable(named)[:60]}'), code that is never run "
-                "here; take `attn_implementation` out of it"
+                "here; take 'attn_implementation' out of it"
             )
 
 
