@@ -123,8 +123,8 @@ def _remarks(listed: list[Entry]) -> Iterator[Text]:
     from merging.cli.showing.screen import marked
 
     for entry in listed:
-        if entry.state is State.DAMAGED:
-            yield marked("[red]damaged:[/] {}: {}", entry.folder, entry.status)
+        if entry.state in (State.DAMAGED, State.NEWER):
+            yield marked("[red]{}:[/] {}: {}", entry.state, entry.folder, entry.status)
         elif entry.kind is Kind.RUN and entry.state in (State.INTERRUPTED, State.LIMIT, State.CUT_OFF):
             more = " --max-evaluations MORE" if entry.state is State.LIMIT else ""
             again = f"merge run --resume {shlex.quote(str(entry.folder))}{more}"
@@ -158,7 +158,7 @@ def _cells(entry: Entry) -> list[Text]:
     if entry.difference is not None:
         difference = f"{100 * entry.difference:+.2f}" if percent else f"{entry.difference:+.3g}"
         shown = Text(f"{entry.mark or ' '} {difference}", style=STYLES[entry.standing])
-    colour = {State.RUNNING: "cyan", State.DAMAGED: "red"}.get(entry.state, "yellow")
+    colour = {State.RUNNING: "cyan", State.DAMAGED: "red", State.NEWER: "red"}.get(entry.state, "yellow")
     return [
         Text("" if entry.state is State.FINISHED else str(entry.state), style=colour),
         Text(_when(entry.time)),

@@ -83,8 +83,8 @@ def reason(entry: Entry) -> str:
     """Says why a folder's results cannot be shown beside others; nothing where they can."""
     if entry.kind is Kind.FINETUNE:
         return "a fine-tuned pool, which is no merge"
-    if entry.state is State.DAMAGED:
-        return f"damaged: {entry.status}"
+    if entry.state in (State.DAMAGED, State.NEWER):
+        return f"{entry.folder}/{entry.status}"
     if entry.state is State.RUNNING:
         return "it is still running"
     return unread(entry.folder) if entry.state is State.CUT_OFF else ""

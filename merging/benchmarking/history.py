@@ -52,6 +52,8 @@ class State(StrEnum):
     CUT_OFF = "cut off"
     """Nobody writes there, and there is no result: it was killed, or the machine went down."""
     DAMAGED = "damaged"
+    NEWER = "newer"
+    """A later version has written it, in a format that this one cannot read."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +64,7 @@ class Entry:
         folder: the folder itself, as it was reached.
         kind: the command that has made it.
         state: how it has ended.
-        status: the state in words; of a damaged one, what is wrong with it.
+        status: the state in words; of a damaged or newer one, what is wrong with it.
         time: seconds since the epoch at which its record was written last.
         strategy: the strategy of a run; of a benchmark the method that its answer says to take; of a pool its regime.
         saved: the strategy whose model a run has saved, where its own has none that is as good, or none yet.
@@ -142,7 +144,7 @@ def entry_of(folder: Path) -> Entry | None:
         try:
             told = read(folder) if there else _begun(record)
         except FormatError as error:
-            return Entry(**facts, state=State.RUNNING if running else State.DAMAGED, status=f"{record.name}: {error}")
+            return Entry(**facts, state=State.RUNNING if running else State.NEWER, status=f"{record.name}: {error}")
         except DAMAGED as error:
             if not ours and kind is not Kind.FINETUNE:
                 return None  # another program's file of that name

@@ -19,9 +19,7 @@ from merging.errors import DAMAGED, FolderError, FormatError, near_path, raised
 from merging.plugins.task import HELD_OUT
 from merging.storage import journal
 from merging.storage.result import RECIPE, REPORT
-from merging.values.earlier import row_of_today, verdicts_of
-from merging.values.formats import REPORT as REPORT_FORMAT
-from merging.values.formats import check_format
+from merging.values.earlier import report_from, row_of_today, verdicts_of
 from merging.values.report import UNTESTED, models_of
 from merging.values.states import state_of
 from merging.values.statistics import mean_interval, wilson
@@ -47,7 +45,7 @@ def read_folder(folder: Path) -> Benchmark:
         raise FolderError(unread(folder))
     try:
         report = json.loads(path.read_bytes())
-        check_format(report.get("format", REPORT_FORMAT), REPORT_FORMAT)
+        report_from(report)  # which checks it
         return of_run(report, folder)
     except FormatError as error:
         raise FolderError(f"{path}: {error}") from None

@@ -16,6 +16,7 @@ from merging.errors import DAMAGED, FolderError
 from merging.plugins.optimizer import Optimizer
 from merging.plugins.partitioner import Partitioner
 from merging.plugins.strategy import MixStrategy
+from merging.values.formats import check_types
 from merging.values.frames import frame
 from merging.values.outcome import Outcome
 from merging.values.shown import Sheet, Shown, named
@@ -97,8 +98,17 @@ class Coefficients(Shown):
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Coefficients:
-        """Makes the value from what :meth:`to_json` gave."""
-        return cls(tuple(data["ingredients"]), tuple(data["components"]), np.array(data["values"], dtype=np.float64))
+        """Makes the value from what :meth:`to_json` gave.
+
+        Raises:
+            KeyError, TypeError, ValueError: it is none.
+        """
+        names = {name: data[name] for name in ("ingredients", "components")}
+        check_types(cls, names)
+        values = np.array(data["values"], dtype=np.float64)
+        if values.shape != tuple(map(len, names.values())):
+            raise ValueError(f"coefficients have shape {values.shape}")
+        return cls(tuple(data["ingredients"]), tuple(data["components"]), values)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

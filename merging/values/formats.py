@@ -7,9 +7,12 @@ those that it does not know. docs/formats.md says what is promised of each file.
 from __future__ import annotations
 
 import re
+import types
 from collections.abc import Iterable, Mapping
-from dataclasses import fields
-from typing import Any
+from dataclasses import fields, is_dataclass
+from enum import Enum
+from functools import cache
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from merging.errors import FormatError
 from merging.values.wording import beginning
@@ -50,5 +53,56 @@ def known_fields(kind: type, data: Mapping[str, Any]) -> dict[str, Any]:
     Args:
         kind: the dataclass.
         data: the values by name.
+
+    Raises:
+        TypeError: a value is not of its field's type.
     """
-    return {each.name: data[each.name] for each in fields(kind) if each.name in data}
+    known = {each.name: data[each.name] for each in fields(kind) if each.name in data}
+    check_types(kind, known)
+    return known
+
+
+def check_types(kind: type, values: Mapping[str, Any]) -> None:
+    """Checks that values are of the types of a dataclass's fields, as JSON has them.
+
+    >>> from merging.values.report import Certificate
+    >>> check_types(Certificate, {"samples": 100, "best_single": 1})
+    >>> check_types(Certificate, {"samples": "many"})
+    Traceback (most recent call last):
+    TypeError: samples is 'many'
+
+    Args:
+        kind: the dataclass.
+        values: some of its fields' values, read from JSON or made of that.
+
+    Raises:
+        TypeError: a value is of another type.
+    """
+    for name, value in values.items():
+        if not _fits(value, _types(kind)[name]):
+            raise TypeError(f"{name} is {beginning(repr(value), 60)}")
+
+
+_types = cache(get_type_hints)
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether JSON may have this where Python has a value of that type; lists stand for tuples, texts for choices."""
+    kind, inner = get_origin(hint) or hint, get_args(hint)
+    if kind in (Union, types.UnionType):
+        return any(_fits(value, each) for each in inner)
+    if kind is float:
+        return type(value) in (int, float)
+    if kind in (int, bool, types.NoneType):
+        return type(value) is kind
+    if kind is str:
+        return isinstance(value, str)
+    if kind is tuple:
+        if not isinstance(value, list | tuple) or (Ellipsis not in inner and len(value) != len(inner)):
+            return False
+        return all(_fits(each, inner[0 if Ellipsis in inner else at]) for at, each in enumerate(value))
+    if isinstance(kind, type) and issubclass(kind, Mapping):
+        return isinstance(value, Mapping) and all(_fits(each, inner[1]) for each in value.values())
+    if isinstance(kind, type) and issubclass(kind, Enum):
+        return isinstance(value, str)
+    return not is_dataclass(kind) or isinstance(value, Mapping | kind)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
+from merging.values.formats import check_types
 from merging.values.shown import Sheet, Shown
 from merging.values.statistics import (
     LEVEL,
@@ -221,8 +222,13 @@ class Verdict(Shown):
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Verdict:
-        """Makes the verdict from what :meth:`to_json` gave."""
+        """Makes the verdict from what :meth:`to_json` gave.
+
+        Raises:
+            KeyError, TypeError, ValueError: it is none.
+        """
         values = {name: data[name] for name in cls.__dataclass_fields__ if name not in ("comparison", "lower")}
+        check_types(cls, values)
         values["lower"] = bool(data.get("lower", False))
         values |= {"role": Role(data["role"]), "family": Family(data["family"])}
         values["test"] = None if data["test"] is None else PairedTest(data["test"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import io
 import json
 import struct
 from collections.abc import Callable
@@ -13,9 +14,13 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from rich.console import Console
 
+from merging.benchmarking.history import entry_of
+from merging.benchmarking.reading import read_folder
 from merging.cli.asking.request import combine, restore
 from merging.cli.asking.tables import read_toml
+from merging.cli.showing.benchmark_view import show_benchmark
 from merging.errors import MergingError
 from merging.mixing.arithmetic import materialise
 from merging.storage.checkpoint import Checkpoint
@@ -24,6 +29,8 @@ from merging.storage.pool import ModelPool
 from merging.storage.result import read_recipe
 from merging.testing import tiny_pool
 from tests.conftest import Merge
+
+GOLDEN = Path(__file__).parents[1] / "golden/1.0"
 
 thousand = settings(
     max_examples=1000,
@@ -208,6 +215,29 @@ def test_pickles(folder: Path, data: st.DataObject) -> None:
     bad = folder / "bad.pt"
     bad.write_bytes(data.draw(damaged_bytes(content(good))))
     survives(lambda: read_all(bad))
+
+
+@pytest.mark.slow
+@thousand
+@given(data=st.data())
+def test_reports_and_benchmarks(folder: Path, data: st.DataObject) -> None:
+    """Of golden files, which are small; what was read is shown, too."""
+    name = data.draw(st.sampled_from(["run/report.json", "benchmark/benchmark.json"]))
+    place = folder / "shown"
+    place.mkdir(exist_ok=True)
+    for each in place.iterdir():
+        each.unlink()
+    path = place / Path(name).name
+    path.write_text(json.dumps(data.draw(damaged_json(json.loads(content(GOLDEN / name))))), encoding="utf-8")
+
+    def read() -> None:
+        entry_of(place)
+        found = read_folder(place)
+        found.dumps()
+        found._repr_html_()
+        show_benchmark(Console(file=io.StringIO(), width=100, markup=False), found)
+
+    survives(read)
 
 
 def test_a_few_through_the_command_line(merge: Merge, folder: Path) -> None:

@@ -187,6 +187,64 @@ def test_a_newer_format_is_refused_by_one_line(kind: str, tmp_path: Path) -> Non
     assert len(said.replace(str(tmp_path), "")) < 300
 
 
+@pytest.mark.parametrize("name", ["run/report.json", "benchmark/benchmark.json", "killed/events.jsonl"])
+def test_commands_refuse_a_newer_format(name: str, tmp_path: Path, merge: Merge) -> None:
+    """And call no file damaged that only has to wait for its reader."""
+    golden = Path(shutil.copytree(HERE / NEWEST, tmp_path / "golden"))
+    kind, _, number = format_of(golden / name).partition("/")
+    _first(golden / name, lambda data: data.update(format=f"{kind}/{int(number) + 1}"))
+    ran = merge("report", Path("golden") / Path(name).parent)
+    reads = f"its format {kind}/{int(number) + 1} is newer than {kind}/{number}, which this version of merging reads"
+    assert (ran.code, ran.err) == (2, f"error: golden/{name}: {reads}; pip install -U merging\n")
+    ran = merge("runs", "golden", "--json")
+    listed = {Path(entry["folder"]).name: (entry["state"], entry["status"]) for entry in json.loads(ran.out)}
+    assert listed[Path(name).parent.name] == ("newer", f"{Path(name).name}: {reads}; pip install -U merging")
+    assert "damaged" not in merge("runs", "golden").out
+
+
+WRONG = {
+    "run/report.json": [
+        ("leaderboard", 0, "trained"),
+        ("rows", 0, "tests", "shifted"),
+        ("rows", 0, "seconds"),
+        ("rows", 1, "ingredients", 1),
+        ("verdicts", 1, "p"),
+        ("verdicts", 0, "interval", 0),
+        ("pool", 0),
+        ("options",),
+    ],
+    "benchmark/benchmark.json": [
+        ("rows", 1, "intervals", "held-out", 0),
+        ("rows", 0, "evaluations"),
+        ("rows", 0, "accuracies"),
+        ("rows", 1, "tests", "test"),
+        ("rows", 0, "verdicts", 1, "tests"),
+        ("rows", 1, "verdicts", 1, "reference"),
+        ("rows", 3, "coefficients", "values", 0),
+        ("singles", 0, "tests", "shifted"),
+        ("samples", "shifted"),
+        ("pool",),
+    ],
+}
+"""File → fields, by their way through it, that hold something else."""
+
+
+@pytest.mark.parametrize(("name", "way"), [(name, way) for name, ways in WRONG.items() for way in ways])
+def test_values_of_other_types_are_damage(name: str, way: tuple[Any, ...], tmp_path: Path, merge: Merge) -> None:
+    Path(shutil.copytree(HERE / NEWEST / Path(name).parent, tmp_path / Path(name).parent))
+    for wrong in ([[1]], True):
+        value = json.loads((HERE / NEWEST / name).read_text(encoding="utf-8"))
+        within = value
+        for step in way[:-1]:
+            within = within[step]
+        within[way[-1]] = wrong
+        Path(name).write_text(json.dumps(value), encoding="utf-8")
+        ran = merge("report", Path(name).parent)
+        assert ran.code == 2, ran.err
+        assert ran.err.startswith(f"error: {name} is damaged: ")
+        assert ran.err.count("\n") == 1
+
+
 @pytest.mark.parametrize("kind", ["recipe", "report", "ensemble", "benchmark"])
 def test_fields_that_are_not_known_are_passed_over(kind: str, tmp_path: Path) -> None:
     golden = Path(shutil.copytree(HERE / NEWEST, tmp_path / "golden"))
