@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import re
+import runpy
 from pathlib import Path
 
 import pytest
@@ -144,6 +146,18 @@ def test_the_api_is_the_public_table() -> None:
     assert set(wings) == set(api.TITLES), "docs/website/api.py has a title for each wing"
     named = re.findall(r"^\.\. [a-z:]+:: merging\.(\w+)$", "\n".join(api.pages().values()), re.MULTILINE)
     assert sorted(named) == sorted(merging.__all__)
+
+
+def test_docstrings_have_no_section_that_would_be_run_together() -> None:
+    """A heading that Sphinx does not know is a word, and what is listed below it one paragraph."""
+    known = {"Args", "Attributes", "Raises", "Returns", "Yields"}
+    known |= {name for name, _ in runpy.run_path(str(ROOT / "docs/conf.py"))["napoleon_custom_sections"]}
+    found = [getattr(merging, name) for name in merging.__all__]
+    found += [member for each in found if inspect.isclass(each) for member in vars(each).values()]
+    texts = [inspect.getdoc(each) or "" for each in found if inspect.isroutine(each) or inspect.isclass(each)]
+    named = {name for text in texts for name in re.findall(r"^([A-Z][a-z]+(?: [A-Z]?[a-z]+)?):$", text, re.MULTILINE)}
+    assert "Keywords" in named
+    assert named <= known
 
 
 def test_every_result_has_a_page_of_its_own() -> None:
