@@ -41,6 +41,10 @@ BLOB, TREE = f"{HERE.address}/blob/v2", f"{HERE.address}/tree/v2"
         ("README.md", "CONTRIBUTING.md", f"{BLOB}/CONTRIBUTING.md"),
         ("README.md", "examples", f"{TREE}/examples"),
         ("README.md", "docs/index.md", "index.md"),
+        ("README.md", ".", TREE),
+        ("docs/results/soups.md", "../../", TREE),
+        ("docs/data.md", "HTTPS://example.org/a", "HTTPS://example.org/a"),
+        ("docs/data.md", "//example.org/a", "//example.org/a"),
     ],
 )
 def test_a_link_stays_or_leads_to_the_repository(page: str, link: str, leads: str) -> None:
@@ -102,6 +106,38 @@ See [`x](y)`](files.md), `[a](gone.md)` and ``a ` [b](gone.md)``.
         .replace("../examples", f"{TREE}/examples")
     )
     assert shown(page, "docs/data.md", HERE) == wanted
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("A ` alone [a](../merging)\n\nand ` one more", f"A ` alone [a]({TREE}/merging)\n\nand ` one more"),
+        ("[a]( ../merging )", f"[a]( {TREE}/merging )"),
+        ("[a](<../merging> 'title')", f"[a](<{TREE}/merging> 'title')"),
+        ("[a][b]\n\n[b]: ../merging", f"[a][b]\n\n[b]: {TREE}/merging"),
+        ("Said.[^1]\n\n[^1]: gone", "Said.[^1]\n\n[^1]: gone"),
+        ("```\n[a](gone.md)\n`````\n[b](files.md)", "```\n[a](gone.md)\n`````\n[b](files.md)"),
+        ("a `[b\n](gone.md)` c", "a `[b\n](gone.md)` c"),
+    ],
+)
+def test_other_spellings_of_links_are_followed(text: str, wanted: str) -> None:
+    assert shown(text, "docs/data.md", HERE) == wanted
+
+
+def test_a_spelling_that_is_not_followed_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sphinx would copy the file to the site and lead there: nothing else would fail."""
+    pytest.importorskip("sphinx", reason="not installed (extra dev-full)")
+    from docutils.utils import new_document
+    from sphinx import addnodes
+
+    from docs.website import extension
+
+    said: list[str] = []
+    monkeypatch.setattr(extension._log, "warning", lambda text, *told, **_: said.append(text % told))
+    page = new_document("data.md")
+    page += addnodes.download_reference("", "", reftarget="../setup.py")
+    extension.refuse_copies(None, page)  # type: ignore[arg-type] (of which it needs nothing)
+    assert said == ["a link to ../setup.py is spelled in a way that is not followed"]
 
 
 def test_a_picture_in_two_schemes_is_two_images() -> None:
