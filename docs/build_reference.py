@@ -21,6 +21,8 @@ from merging.plugins.strategy import WHOLE
 DOCS = Path(__file__).resolve().parent
 TITLES = {"task": "What it scores", "model": "What it computes", "form": "What a sample is"}
 """Above what a plug-in states as its formula, where that is none of a merge."""
+GIVEN = {"recipe": "a recipe", "ensemble": "an ensemble"}
+"""What a strategy gives, as a sentence says it."""
 HEAD = "<!-- Written by docs/build_reference.py; change the plug-in, then run it again. -->\n"
 
 EXIT_CODES = """\
@@ -147,7 +149,8 @@ def page(entry: dict[str, Any]) -> str:
     lines += [f"## {TITLES.get(kind, 'What it computes')}", "", "```", entry["formula"], "```", ""]
     if kind == "strategy":
         needs = ", ".join(entry["needs"]) or "nothing but the weights"
-        lines += [f"Needs {needs}; at least {entry['min_models']} model(s); gives a {entry['gives']}.", ""]
+        models = "one model" if entry["min_models"] == 1 else f"{entry['min_models']} models"
+        lines += [f"Needs {needs}; at least {models}; gives {GIVEN.get(entry['gives'], entry['gives'])}.", ""]
         if entry["partitioner"] != WHOLE:
             lines += [
                 f"Partitioner, where none is named: [{(own := entry['partitioner'])}](../partitioner/{own}.md).",

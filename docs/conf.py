@@ -35,6 +35,7 @@ python_use_unqualified_type_names = True
 add_module_names = False
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True
+napoleon_custom_sections = [("Keywords", "params_style")]  # merging.plugins.keywords writes it
 
 html_theme = "furo"
 html_title = f"merging {release}"

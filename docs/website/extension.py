@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from docutils import nodes
+from sphinx import addnodes
 from sphinx.application import Sphinx
 from sphinx.util import logging
 
@@ -73,6 +74,12 @@ def draw(app: Sphinx, doctree: nodes.document, name: str) -> None:
             image.replace_self(nodes.raw("", drawn, format="html"))
 
 
+def refuse_copies(app: Sphinx, doctree: nodes.document) -> None:
+    """Warns of a link to another file that :func:`shown` has not seen: a copy of the file would be put on the site."""
+    for node in doctree.findall(addnodes.download_reference):
+        _log.warning("a link to %s is spelled in a way that is not followed", node["reftarget"], location=node)
+
+
 def read(app: Sphinx, name: str, source: list[str]) -> None:
     """Makes of a page's text what the site shows, where it is one of the repository's."""
     path = Path(app.env.doc2path(name))
@@ -135,6 +142,7 @@ def setup(app: Sphinx) -> dict[str, int]:
     app.connect("builder-inited", make_pages)
     app.connect("source-read", read)
     app.connect("autodoc-process-signature", signature)
+    app.connect("doctree-read", refuse_copies)
     app.connect("doctree-resolved", draw)
     app.connect("build-finished", make_results)
     app.connect("html-page-context", sidebar, priority=400)  # before furo

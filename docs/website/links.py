@@ -61,7 +61,7 @@ def site_link(link: str, page: str, repository: Repository, *, picture: bool = F
         LookupError: there is no such file or folder.
     """
     path, hash_, anchor = link.partition("#")
-    if not path or re.match(r"[a-z][a-z+.-]*:", path):
+    if not path or re.match(r"[A-Za-z][A-Za-z0-9+.-]+:|//", path):
         return link
     target = normpath(join(dirname(page), path))
     found = repository.root / target
@@ -71,4 +71,5 @@ def site_link(link: str, page: str, repository: Repository, *, picture: bool = F
     if picture or (target.startswith("docs/") and target.endswith(".md")):
         return relpath(target, dirname(FIRST.get(page, page))) + hash_ + anchor
     kind = "tree" if found.is_dir() else "blob"
-    return f"{repository.address}/{kind}/{repository.revision}/{target}{hash_}{anchor}"
+    place = "" if target == "." else f"/{target}"
+    return f"{repository.address}/{kind}/{repository.revision}{place}{hash_}{anchor}"

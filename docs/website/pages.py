@@ -10,11 +10,12 @@ from posixpath import dirname, join, normpath
 from docs.website.links import Repository, site_link
 
 _PIECES = re.compile(
-    r"""(?P<code>^\ *(?P<fence>```+|~~~+)[^\n]*\n.*?^\ *(?P=fence)\ *$ | (?<!`)(?P<tick>`+)(?!`).+?(?<!`)(?P=tick)(?!`))
+    r"""(?P<code>^\ *(?P<fence>```+|~~~+)[^\n]*\n.*?^\ *(?P=fence)[`~]*\ *$
+        | (?<!`)(?P<tick>`+)(?!`)(?:(?!\n\s*\n).)+?(?<!`)(?P=tick)(?!`))
     | (?P<comment><!--.*?-->)
     | (?P<both><picture>.*?</picture>)
     | (?P<image>!\[[^]]*]\()(?P<shown>[^)\s]+)
-    | (?P<link>]\()(?P<target>[^)\s]+)
+    | (?P<link>]\(\s*<?|^\ {0,3}\[[^]^][^]]*]:\s+<?)(?P<target>[^)\s<>]+)
     | (?P<attribute>\bsrc=")(?P<source>[^"]+)""",
     re.DOTALL | re.MULTILINE | re.VERBOSE,
 )

@@ -50,6 +50,24 @@ def test_workflows_run_what_is_there_and_may_do_no_more(path: Path) -> None:
     assert re.findall(r"uses: \S+@\S+ +#", text) or "uses:" not in text, "a hash is said to be which version"
 
 
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
+def test_no_workflow_installs_cuda(path: Path) -> None:
+    """A runner has 14 GB of disk and no GPU; torch of the package index alone takes nearly half of it."""
+    text = path.read_text("utf-8")
+    everywhere = "PIP_EXTRA_INDEX_URL" in _read(path)["env"]
+    for job in _read(path)["jobs"].values():
+        made = "\n".join(step.get("run", "") for step in job.get("steps", []))
+        takes_torch = re.search(r"\bmake (?!lowest)|\.ci/run|dist/\*\.whl", made)
+        assert everywhere or "download.pytorch.org/whl/cpu" in made or not takes_torch
+    assert not everywhere or "download.pytorch.org/whl/cpu" in text
+
+
+def test_a_fork_does_not_fail_to_show_the_site() -> None:
+    """It has no pages: whoever pushes to their own main would get a red cross."""
+    jobs = _read(ROOT / ".github/workflows/docs.yml")["jobs"]
+    assert "!github.event.repository.fork" in jobs["show"]["if"]
+
+
 def test_every_check_is_a_job_of_its_own() -> None:
     (check,) = re.findall(r"^check: (.+)$", MAKEFILE, re.MULTILINE)
     assert _read(ROOT / ".github/workflows/checks.yml")["jobs"]["check"]["strategy"]["matrix"]["part"] == check.split()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -69,3 +70,12 @@ def test_a_plugin_that_leaves_something_unsaid_is_an_error(build: ModuleType, wh
     entry = {"kind": "strategy", "name": "mine", **dict.fromkeys(build.STATED, "said"), what: " "}
     with pytest.raises(SystemExit, match=f"strategy 'mine' states no {what}"):
         build.require_statements([entry])
+
+
+def test_what_a_strategy_gives_is_said_in_words() -> None:
+    """No count in brackets, and an article that fits."""
+    for path in ROOT.glob("docs/reference/strategy/*.md"):
+        (said,) = (line for line in path.read_text(encoding="utf-8").splitlines() if line.startswith("Needs "))
+        assert re.fullmatch(
+            r"Needs [\w ,]+; at least (one model|\d+ models); gives (a recipe|an ensemble|weights)\.", said
+        )

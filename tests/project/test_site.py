@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import re
+import runpy
 from pathlib import Path
 
 import pytest
@@ -39,6 +41,10 @@ BLOB, TREE = f"{HERE.address}/blob/v2", f"{HERE.address}/tree/v2"
         ("README.md", "CONTRIBUTING.md", f"{BLOB}/CONTRIBUTING.md"),
         ("README.md", "examples", f"{TREE}/examples"),
         ("README.md", "docs/index.md", "index.md"),
+        ("README.md", ".", TREE),
+        ("docs/results/soups.md", "../../", TREE),
+        ("docs/data.md", "HTTPS://example.org/a", "HTTPS://example.org/a"),
+        ("docs/data.md", "//example.org/a", "//example.org/a"),
     ],
 )
 def test_a_link_stays_or_leads_to_the_repository(page: str, link: str, leads: str) -> None:
@@ -102,6 +108,38 @@ See [`x](y)`](files.md), `[a](gone.md)` and ``a ` [b](gone.md)``.
     assert shown(page, "docs/data.md", HERE) == wanted
 
 
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("A ` alone [a](../merging)\n\nand ` one more", f"A ` alone [a]({TREE}/merging)\n\nand ` one more"),
+        ("[a]( ../merging )", f"[a]( {TREE}/merging )"),
+        ("[a](<../merging> 'title')", f"[a](<{TREE}/merging> 'title')"),
+        ("[a][b]\n\n[b]: ../merging", f"[a][b]\n\n[b]: {TREE}/merging"),
+        ("Said.[^1]\n\n[^1]: gone", "Said.[^1]\n\n[^1]: gone"),
+        ("```\n[a](gone.md)\n`````\n[b](files.md)", "```\n[a](gone.md)\n`````\n[b](files.md)"),
+        ("a `[b\n](gone.md)` c", "a `[b\n](gone.md)` c"),
+    ],
+)
+def test_other_spellings_of_links_are_followed(text: str, wanted: str) -> None:
+    assert shown(text, "docs/data.md", HERE) == wanted
+
+
+def test_a_spelling_that_is_not_followed_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sphinx would copy the file to the site and lead there: nothing else would fail."""
+    pytest.importorskip("sphinx", reason="not installed (extra dev-full)")
+    from docutils.utils import new_document
+    from sphinx import addnodes
+
+    from docs.website import extension
+
+    said: list[str] = []
+    monkeypatch.setattr(extension._log, "warning", lambda text, *told, **_: said.append(text % told))
+    page = new_document("data.md")
+    page += addnodes.download_reference("", "", reftarget="../setup.py")
+    extension.refuse_copies(None, page)  # type: ignore[arg-type] (of which it needs nothing)
+    assert said == ["a link to ../setup.py is spelled in a way that is not followed"]
+
+
 def test_a_picture_in_two_schemes_is_two_images() -> None:
     """That of the README, which follows the system there and the reader's choice here; lines keep their numbers."""
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -118,8 +156,8 @@ def test_every_page_is_listed() -> None:
     assert not missing, f"docs/index.md lists no {', '.join(f'{name}.md' for name in missing)}: add it to a section"
     listed = contents((ROOT / "docs/index.md").read_text(encoding="utf-8"))
     assert list(listed) == ["Start", "Guides", "Extend", "Reference", "Results", "Project"]
-    names = [name for pages in listed.values() for name in pages]
-    assert len(names) == len(set(names))
+    names = re.findall(r"\]\(([\w/-]+\.md)\)", (ROOT / "docs/index.md").read_text(encoding="utf-8"))
+    assert sorted(names) == sorted(set(names)), "a page is listed once"
 
 
 def test_a_page_that_nobody_lists_is_named(tmp_path: Path) -> None:
@@ -144,6 +182,18 @@ def test_the_api_is_the_public_table() -> None:
     assert set(wings) == set(api.TITLES), "docs/website/api.py has a title for each wing"
     named = re.findall(r"^\.\. [a-z:]+:: merging\.(\w+)$", "\n".join(api.pages().values()), re.MULTILINE)
     assert sorted(named) == sorted(merging.__all__)
+
+
+def test_docstrings_have_no_section_that_would_be_run_together() -> None:
+    """A heading that Sphinx does not know is a word, and what is listed below it one paragraph."""
+    known = {"Args", "Attributes", "Raises", "Returns", "Yields"}
+    known |= {name for name, _ in runpy.run_path(str(ROOT / "docs/conf.py"))["napoleon_custom_sections"]}
+    found = [getattr(merging, name) for name in merging.__all__]
+    found += [member for each in found if inspect.isclass(each) for member in vars(each).values()]
+    texts = [inspect.getdoc(each) or "" for each in found if inspect.isroutine(each) or inspect.isclass(each)]
+    named = {name for text in texts for name in re.findall(r"^([A-Z][a-z]+(?: [A-Z]?[a-z]+)?):$", text, re.MULTILINE)}
+    assert "Keywords" in named
+    assert named <= known
 
 
 def test_every_result_has_a_page_of_its_own() -> None:
