@@ -37,9 +37,11 @@ def test_every_cell_rests_on_a_file_of_a_version() -> None:
 
 def test_its_numbers_are_those_of_the_program() -> None:
     load_all()
+    modules = [strategies[name].__module__ for name in strategies]
+    count = sum(module.startswith("merging.strategies.") for module in modules)  # other tests register theirs
     said = next(point for point in FACTS["points"] if point["point"] == "Methods")["cells"][OURS]["says"]
-    assert said.startswith(f"[{len(list(strategies))}]")
-    assert f"by {len(list(strategies))} methods" in (ROOT / "README.md").read_text(encoding="utf-8")
+    assert said.startswith(f"[{count}]")
+    assert f"by {count} methods" in (ROOT / "README.md").read_text(encoding="utf-8")
     assert f": {len(list(rests(FACTS)))} facts" in PAGE.read_text(encoding="utf-8")
 
 

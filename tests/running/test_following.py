@@ -23,6 +23,7 @@ from merging.running.settings import Settings
 from merging.storage.journal import FILE, Journal
 from merging.storage.pool import ModelPool
 from merging.testing import tiny_task
+from merging.values.formats import JOURNAL
 from tests.conftest import Merge
 from tests.evaluation.workers.in_turns import InTurns, in_turns
 from tests.heard import Heard
@@ -166,6 +167,7 @@ def test_a_run_is_told_as_its_report_has_it(pool: ModelPool, tmp_path: Path, run
     result = merging.merge(pool, "greedy", task=tiny_task(), output=tmp_path / "run", sinks=Noted)
     (notes,) = runs
     written = [json.loads(line) for line in (tmp_path / "run" / FILE).read_text("utf-8").splitlines()]
+    assert written[0].pop("format") == JOURNAL  # of the file, and no fact of the run
     assert [{"event": event.name, **event.facts} for event in notes.events] == written
     last, report = notes.events[-1], result.report
     assert (last.evaluations, last.forward_equivalents) == (report.evaluations, report.forward_equivalents)
