@@ -6,6 +6,7 @@ those that it does not know. docs/formats.md says what is promised of each file.
 
 from __future__ import annotations
 
+import math
 import re
 import types
 from collections.abc import Iterable, Mapping
@@ -22,6 +23,8 @@ ENSEMBLE = "merging-ensemble/1"
 REPORT = "merging-report/1"
 JOURNAL = "merging-journal/1"
 BENCHMARK = "merging-benchmark/2"
+LARGEST = 1e300
+"""Numbers of reports are smaller: what is worked out of them is finite."""
 
 
 def check_format(found: Any, known: str, earlier: Iterable[str] = ()) -> None:
@@ -89,11 +92,14 @@ _types = cache(get_type_hints)
 def _fits(value: Any, hint: Any) -> bool:
     """Whether JSON may have this where Python has a value of that type; lists stand for tuples, texts for choices."""
     kind, inner = get_origin(hint) or hint, get_args(hint)
+    if kind is Any:
+        within = value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else ()
+        return (not isinstance(value, float) or math.isfinite(value)) and all(_fits(each, Any) for each in within)
     if kind in (Union, types.UnionType):
         return any(_fits(value, each) for each in inner)
-    if kind is float:
-        return type(value) in (int, float)
-    if kind in (int, bool, types.NoneType):
+    if kind in (int, float):
+        return type(value) in {int, kind} and abs(value) < LARGEST
+    if kind in (bool, types.NoneType):
         return type(value) is kind
     if kind is str:
         return isinstance(value, str)

@@ -229,6 +229,11 @@ class Verdict(Shown):
         """
         values = {name: data[name] for name in cls.__dataclass_fields__ if name not in ("comparison", "lower")}
         check_types(cls, values)
+        tested = () if values["p"] is None else ("difference", "interval", "corrected", "level", "test")
+        counted = ("gained", "lost") if {values["gained"], values["lost"]} != {None} else ()
+        for name in (*tested, *counted):
+            if values[name] is None:
+                raise ValueError(f"a verdict has no {name}")
         values["lower"] = bool(data.get("lower", False))
         values |= {"role": Role(data["role"]), "family": Family(data["family"])}
         values["test"] = None if data["test"] is None else PairedTest(data["test"])

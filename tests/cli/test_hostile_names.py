@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import csv
 import html
 import io
 import itertools
@@ -22,6 +23,7 @@ from rich.table import Table
 from safetensors.torch import load_file, save_file
 
 from merging.benchmarking.rendering.documents import _tex, to_csv, to_latex, to_markdown
+from merging.benchmarking.rendering.leaderboard import pool_csv
 from merging.benchmarking.rendering.page import to_html
 from merging.benchmarking.results import Benchmark
 from merging.cli import main as command_line
@@ -385,3 +387,18 @@ def test_commands_print_to_screens_alone() -> None:
         called = {ast.unparse(node.func).rpartition(".")[2] for node in made}
         assert "Console" not in called, file
         assert "from_markup" not in called or file.name in ("screen.py", "check.py"), f"{file}: use marked"
+
+
+@pytest.mark.parametrize(
+    "name", ['=HYPERLINK("http://x","y")', "+1", "-2+3|' /C calc'!A0", "@SUM(A1)", " =1", "\uff1d1"]
+)
+def test_a_spreadsheet_reads_no_formula(name: str) -> None:
+    found = Benchmark.read(Path(__file__).parents[1] / "golden/1.0/benchmark")
+    rows = [replace(found.rows[0], label=name, why=name, ingredients=(name,)), *found.rows[1:]]
+    singles = [replace(found.singles[0], name=name, trained={name: name}), *found.singles[1:]]
+    changed = replace(found, rows=tuple(rows), singles=tuple(singles))
+    for text, times in ((to_csv(changed), 3), (pool_csv(changed), 3)):
+        cells = [cell for line in csv.reader(io.StringIO(text)) for cell in line]
+        assert cells.count(f"'{name}") == times
+        assert name not in cells
+        assert not [cell for cell in cells if cell[:1] in "=+@" and cell[:1]]

@@ -209,6 +209,8 @@ WRONG = {
         ("rows", 0, "seconds"),
         ("rows", 1, "ingredients", 1),
         ("verdicts", 1, "p"),
+        ("verdicts", 1, "lost"),
+        ("top_single",),
         ("verdicts", 0, "interval", 0),
         ("pool", 0),
         ("options",),
@@ -232,7 +234,7 @@ WRONG = {
 @pytest.mark.parametrize(("name", "way"), [(name, way) for name, ways in WRONG.items() for way in ways])
 def test_values_of_other_types_are_damage(name: str, way: tuple[Any, ...], tmp_path: Path, merge: Merge) -> None:
     Path(shutil.copytree(HERE / NEWEST / Path(name).parent, tmp_path / Path(name).parent))
-    for wrong in ([[1]], True):
+    for wrong in ([[float("nan")]], True, float("nan")):
         value = json.loads((HERE / NEWEST / name).read_text(encoding="utf-8"))
         within = value
         for step in way[:-1]:

@@ -8,7 +8,7 @@ import re
 
 from merging.benchmarking.folder import POOL
 from merging.benchmarking.rendering.answer import answer
-from merging.benchmarking.rendering.leaderboard import board
+from merging.benchmarking.rendering.leaderboard import board, csv_cell
 from merging.benchmarking.rendering.tables import (
     COST_LEGEND,
     COSTS,
@@ -50,7 +50,7 @@ def to_csv(found: Benchmark) -> str:
             names += [minus, f"{minus} low", f"{minus} high", f"{column} p {against}", f"{column} raw p {against}"]
             names += [f"{column} verdict {against}"]
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(map(_shown, [*names, "ingredients", *COSTS, "why"]))
+    writer.writerow(map(csv_cell, [*names, "ingredients", *COSTS, "why"]))
     for row in found.rows:
         line: list[object] = [row.label, row.strategy, row.partitioner or "", row.status, len(row.seeds)]
         for column in found.columns:
@@ -64,12 +64,8 @@ def to_csv(found: Benchmark) -> str:
                 line += [_blank(values[0]), low, high, *map(_blank, values[1:])]
                 line += [outcome(row, reference, column) if row.finished else ""]
         costs = [getattr(row, name) if row.finished else "" for name in COSTS]
-        writer.writerow(map(_shown, [*line, " ".join(row.ingredients), *costs, row.why]))
+        writer.writerow(map(csv_cell, [*line, " ".join(row.ingredients), *costs, row.why]))
     return out.getvalue()
-
-
-def _shown(value: object) -> object:
-    return showable(value) if isinstance(value, str) else value
 
 
 def _blank(value: float | None) -> object:

@@ -39,7 +39,7 @@ def pool_csv(found: Benchmark) -> str:
     tests, shifted = (*found.held, *found.sets, *found.averages), [SHIFTED] if found.shifts else []
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(map(_shown, ["model", HELD_OUT, *tests, *shifted, "in soups", *trained]))
+    writer.writerow(map(csv_cell, ["model", HELD_OUT, *tests, *shifted, "in soups", *trained]))
     for single in singles:
         scores = [
             single.held_out,
@@ -47,9 +47,16 @@ def pool_csv(found: Benchmark) -> str:
             *([single.shifted] if shifted else []),
         ]
         values = [single.trained.get(name) for name in trained]
-        writer.writerow(map(_shown, [single.name, *scores, "; ".join(single.soups), *values]))
+        writer.writerow(map(csv_cell, [single.name, *scores, "; ".join(single.soups), *values]))
     return out.getvalue()
 
 
-def _shown(value: object) -> object:
-    return "" if value is None else showable(value) if isinstance(value, str) else value
+def csv_cell(value: object) -> object:
+    """What stands in a cell of CSV: a text that a spreadsheet would take for a formula begins with an apostrophe."""
+    if not isinstance(value, str):
+        return "" if value is None else value
+    return f"'{showable(value)}" if value.lstrip()[:1] in FORMULAS else showable(value)
+
+
+FORMULAS = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+"""What a formula begins with, in wide characters, too."""
