@@ -103,6 +103,9 @@ def test_first_issues_begin_somewhere() -> None:
         places = [place for place in re.findall(r"`([\w/.-]+)`", row.split("|")[2]) if "/" in place]
         assert places
         assert all((ROOT / place).exists() for place in places), row
+        texts = [path.read_text("utf-8") for path in map(ROOT.joinpath, places) if path.is_file()]
+        for said in re.findall(r'"([^"]+)"', row):
+            assert any(said in text for text in texts), f"{places} do not say {said!r}"
 
 
 def test_the_address_stands_in_one_way_everywhere() -> None:
