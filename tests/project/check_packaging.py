@@ -11,6 +11,7 @@ import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tempfile
 import tomllib
 import zipfile
@@ -64,7 +65,8 @@ def main() -> None:
     check(listed == packages_in_tree(), f"the packages list equals the tree (differs in {listed ^ packages_in_tree()})")
     links = [path for path in (ROOT / "merging").iterdir() if path.is_symlink()]
     check(all(not Path(os.readlink(link)).is_absolute() for link in links) and len(links) == 5, "five relative links")
-    shutil.rmtree(ROOT / "build", ignore_errors=True)  # setuptools would pack what an earlier build left there
+    for left in ("lib", f"bdist.{sysconfig.get_platform()}"):  # setuptools would pack what an earlier build left there
+        shutil.rmtree(ROOT / "build" / left, ignore_errors=True)
     with tempfile.TemporaryDirectory() as folder:
         wheel = wheel_of(ROOT, Path(folder))
         names = zipfile.ZipFile(wheel).namelist()
