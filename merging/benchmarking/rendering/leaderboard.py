@@ -52,11 +52,11 @@ def pool_csv(found: Benchmark) -> str:
 
 
 def csv_cell(value: object) -> object:
-    """What stands in a cell of CSV: a text that a spreadsheet would take for a formula begins with an apostrophe."""
+    """Writes a cell of CSV: a text that a spreadsheet would take for a formula begins with an apostrophe."""
     if not isinstance(value, str):
         return "" if value is None else value
     return f"'{showable(value)}" if value.lstrip()[:1] in FORMULAS else showable(value)
 
 
 FORMULAS = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")
-"""What a formula begins with, in wide characters, too."""
+"""Characters that begin a formula in a spreadsheet, wide ones, too."""
