@@ -137,6 +137,7 @@ def _cells(entry: Entry) -> list[Text]:
 
     from merging.benchmarking.history import Kind, State
     from merging.cli.showing.answer import STYLES
+    from merging.values.outcome import is_score
     from merging.values.report import number
     from merging.values.verdict import ACCURACY
     from merging.values.wording import plural
@@ -156,8 +157,10 @@ def _cells(entry: Entry) -> list[Text]:
     count += f"/{entry.pool}" if entry.pool is not None else ""
     shown = Text()
     if entry.difference is not None:
-        difference = f"{100 * entry.difference:+.2f}" if percent else f"{entry.difference:+.3g}"
-        shown = Text(f"{entry.mark or ' '} {difference}", style=STYLES[entry.standing])
+        less = f"{100 * entry.difference:+.2f}" if percent else f"{entry.difference:+.3g}"
+        shown = Text(
+            f"{entry.mark or ' '} {less if is_score(entry.difference) else 'NaN'}", style=STYLES[entry.standing]
+        )
     colour = {State.RUNNING: "cyan", State.DAMAGED: "red", State.NEWER: "red"}.get(entry.state, "yellow")
     return [
         Text("" if entry.state is State.FINISHED else str(entry.state), style=colour),

@@ -16,6 +16,7 @@ from functools import cache
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from merging.errors import FormatError
+from merging.values.outcome import WORST
 from merging.values.wording import beginning
 
 RECIPE = "merging-recipe/1"
@@ -23,8 +24,8 @@ ENSEMBLE = "merging-ensemble/1"
 REPORT = "merging-report/1"
 JOURNAL = "merging-journal/1"
 BENCHMARK = "merging-benchmark/2"
-LARGEST = 1e300
-"""Numbers of reports are smaller: what is worked out of them is finite."""
+LARGEST = -10 * WORST
+"""Numbers of reports are smaller, the worst score and its differences from others, too: sums of them are finite."""
 
 
 def check_format(found: Any, known: str, earlier: Iterable[str] = ()) -> None:

@@ -108,6 +108,12 @@ def test_the_run(merge: Merge, folder: Path, objective: str) -> None:
     if objective == "nll":
         assert "NaN" in next(line for line in ran.out.splitlines() if line.startswith("held-out "))
     assert not any("best" in note and "NaN" in note for note in report["notes"]), "the other rows have none"
+    (row,) = (row for row in merging.load_run("out").report.rows if row.strategy == "task-arithmetic")
+    assert (row.held_out == WORST) == (objective == "nll"), "what was written is read"
+    assert merge("report", "out", "--output", "rendered").code == 0
+    for said in (merge("report", "out").out, merge("runs", ".").out, Path("rendered/benchmark.md").read_text()):
+        assert "task-arithmetic" in said
+        assert "1e+300" not in said
 
 
 def test_a_plain_run_says_nothing_of_it(merge: Merge, folder: Path) -> None:
@@ -167,6 +173,7 @@ def test_the_benchmark(merge: Merge, folder: Path) -> None:
         "out",
     )
     assert said in " ".join(again.out.split()), "what was kept is said again"
+    assert said in " ".join(merge("report", "out").out.split()), "and read"
 
 
 def test_single_models_of_a_benchmark(folder: Path) -> None:
