@@ -7,6 +7,8 @@ released its files never change; a version that adds fields gets a folder of its
 from __future__ import annotations
 
 import json
+import platform
+import re
 import shutil
 import sys
 import tempfile
@@ -20,6 +22,7 @@ from merging.strategies.manifoldmix import ManifoldMix
 from merging.testing import tiny_pool, tiny_task
 from merging.values.answer import answer
 from merging.values.verdict import Verdict
+from tests.golden.kinds import make_kinds
 
 HERE = Path(__file__).parent
 HOW: dict[str, Any] = {"task": tiny_task, "device": "cpu", "threads": 1, "precision": "fp32", "remember": False}
@@ -57,6 +60,7 @@ def make(folder: Path) -> dict[str, Any]:
         if path.name not in FILES:
             path.unlink()
     return {
+        "kinds": make_kinds(folder / "kinds"),
         "run": _of_report(run.report),
         "weights": {"hash": weights.report.content_hash, "ingredients": list(weights.report.ingredients)},
         "ensemble": {"members": list(ensemble.report.ingredients), "verdicts": _told(ensemble.report.verdicts)},
@@ -118,6 +122,9 @@ def main() -> None:
     try:
         expected = make(place)
         (place / "expected.json").write_text(json.dumps(expected, indent=1) + "\n", encoding="utf-8")
+        here = re.compile(rf"\b{re.escape(platform.node())}\b")  # workers say on which machine they were
+        for path in ((place / "kinds" / "certified" / "merged" / file) for file in ("report.json", "README.md")):
+            path.write_text(here.sub("node", path.read_text(encoding="utf-8")), encoding="utf-8")
         shutil.copytree(place, HERE / name)
     finally:
         shutil.rmtree(place)

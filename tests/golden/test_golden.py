@@ -17,6 +17,7 @@ from merging.errors import MergingError
 from merging.storage.content import content_hash
 from merging.values.answer import answer
 from tests.conftest import Merge
+from tests.golden.kinds import of_kind
 from tests.golden.making import HERE, SEARCHED, STRATEGY, _of_report, _told, fields_of, how, make
 
 RELEASES = sorted(path.name for path in HERE.iterdir() if (path / "expected.json").is_file())
@@ -69,6 +70,20 @@ def test_a_recipe_gives_the_same_bits(golden: Path, merge: Merge) -> None:
     assert Path("again.safetensors").read_bytes() == (golden / "run" / "model.safetensors").read_bytes()
 
 
+def test_recipes_and_reports_that_hold_more(golden: Path, merge: Merge) -> None:
+    """Measured tensors, several dtypes and vocabularies, adapters, workers, a certificate."""
+    told = expected(golden)["kinds"]
+    assert sorted(path.name for path in (golden / "kinds").iterdir()) == sorted(told)
+    for name, wanted in told.items():
+        run, pool = golden / "kinds" / name / "merged", golden / "kinds" / name / "pool"
+        assert as_json(of_kind(merging.load_run(run))) == wanted
+        given = [path for path in sorted(pool.iterdir()) if path.stem != "base"]
+        ran = merge("apply", run, *given, "--output", f"{name}.safetensors", "--json")
+        assert ran.code == 0, ran.err
+        assert json.loads(ran.out)["content_hash"] == wanted["hash"]
+        assert Path(f"{name}.safetensors").read_bytes() == (run / "model.safetensors").read_bytes()
+
+
 def test_a_benchmark(golden: Path) -> None:
     read = merging.Benchmark.read(golden / "benchmark")
     rows = {row.label: [row.held_out, dict(row.tests), _told(row.verdicts)] for row in read.rows}
@@ -85,6 +100,7 @@ def test_the_commands_that_read_them(golden: Path, merge: Merge) -> None:
         "ensemble": "finished",
         "benchmark": "finished",
         "killed": "cut off",
+        "merged": "finished",
     }
     ran = merge("report", golden / "run", golden / "benchmark")
     assert ran.code == 0, ran.err
