@@ -58,7 +58,7 @@ docs-links: $(DOCS_READY)
 lowest:
 	$(PYTHON) -m venv .venv-lowest
 	.venv-lowest/bin/python -m pip install --quiet --requirement requirements/lowest.txt \
-		hypothesis matplotlib pytest pytest-randomly pytest-xdist
+		hypothesis matplotlib pytest pytest-randomly pytest-xdist ruff
 	.venv-lowest/bin/python -m pip install --quiet --no-deps --editable .
 	.venv-lowest/bin/python -m pytest -m 'not slow' -n auto \
 		--ignore tests/project --ignore tests/browser tests

@@ -115,7 +115,7 @@ def test_long_rows_are_projected_on_without_a_copy(pool: ModelPool) -> None:
     problem = tiny_problem(pool, partitioner=merging.Whole())
     live = live_model(problem)
     made, slope = Rows(live, [problem.single(0), problem.single(1)], piece=16), torch.randn(len(live.weights))
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as seen:
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], acc_events=True) as seen:
         made.project(slope)
     names = [event.name for event in seen.events()]
     assert names.count("aten::bmm") == 1
