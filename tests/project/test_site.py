@@ -205,6 +205,8 @@ def test_every_result_has_a_page_of_its_own() -> None:
     shown = gallery.of_folder(docs / "results/animals/first", docs)
     assert shown.said.startswith("▲ greedy soup")
     assert shown.pictures.count("<svg ") == 2
+    made = gallery.make_page(docs / "results/animals/first")
+    assert '<header>\n<nav><a href="index.html">' in made, "whoever comes from elsewhere is stuck"
 
 
 def test_what_is_wrong_with_a_site_is_found(tmp_path: Path) -> None:
