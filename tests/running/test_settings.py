@@ -333,9 +333,9 @@ print(json.dumps(found))
 @pytest.mark.slow
 def test_a_new_setting_is_declared_in_one_file_and_found_everywhere(pool_folder: Path, tmp_path: Path) -> None:
     """The package with one file changed: a number and a switch, added to the values of a search."""
-    package, file = tmp_path / "changed" / "merging", ROOT / "merging/running/settings.py"
+    package, file = tmp_path / "changed" / "merging", Path(merging.__file__).parent / "running/settings.py"
     (package / "running").mkdir(parents=True)
-    for folder, place in ((ROOT / "merging", package), (file.parent, package / "running")):
+    for folder, place in ((file.parents[1], package), (file.parent, package / "running")):
         for entry in folder.iterdir():
             if entry.name not in ("running", "__pycache__", file.name):
                 (place / entry.name).symlink_to(entry.resolve())
