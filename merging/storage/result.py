@@ -159,7 +159,7 @@ def is_plain(name: str) -> bool:
 
 
 def member_files(folder: Path) -> Iterator[Path]:
-    """What lies in the folders of an ensemble's members, in order; not what others have put beside these folders."""
+    """Lists what lies in the folders of an ensemble's members; not what others have put beside these folders."""
     for path in sorted((folder / MEMBERS).glob("*/*")):
         if is_member(path.parent.relative_to(folder).as_posix()):
             yield path
