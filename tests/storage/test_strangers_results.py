@@ -12,6 +12,7 @@ import pytest
 
 import merging
 from merging.benchmarking import memory
+from merging.benchmarking.folder import withdraw
 from merging.errors import FolderError, MergingError, RecipeError
 from merging.looking.opened import open_model
 from merging.storage.folder import writing
@@ -150,3 +151,12 @@ def test_a_run_of_weights_has_a_lineage_that_is_read_once(tmp_path: Path) -> Non
     (folder / "report.json").write_text(text.replace('"lineage"', '"lineage": [], "lineage"'), encoding="utf-8")
     with pytest.raises(MergingError, match="'lineage' stands twice in one object"):
         merging.load_run(folder)
+
+
+def test_pictures_are_not_removed_through_a_link(tmp_path: Path) -> None:
+    for name in ("mine", "theirs"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "mine" / "forest.png").write_bytes(b"mine")
+    (tmp_path / "theirs" / "pictures").symlink_to(tmp_path / "mine")
+    withdraw(tmp_path / "theirs")
+    assert (tmp_path / "mine" / "forest.png").is_file()
