@@ -4,6 +4,7 @@
 # make test-gpu   what must pass on a CUDA device, where there is one
 # make check  style, types, layers, generated pages, packaging: lint, types, generated
 # make docs   the site, into build/site/html; docs-links asks for every address that it names
+# make test-wheel   the fast tests against the wheel, built and installed in an environment of its own
 # make lowest the fast tests with the lowest versions that are declared, in an environment of their own
 # make pool   rebuild the built-in pool from nothing
 
@@ -19,7 +20,7 @@ DOCS_READY := $(READY)$(if $(findstring docs,$(EXTRAS))$(findstring dev-full,$(E
 export OMP_WAIT_POLICY = PASSIVE
 export PATH := $(abspath $(VENV))/bin:$(PATH)
 
-.PHONY: demo test test-all test-gpu check lint types generated docs docs-links lowest lowest-versions pool clean
+.PHONY: demo test test-all test-gpu check lint types generated docs docs-links test-wheel lowest lowest-versions pool clean
 
 demo: $(READY)
 	merge run --strategy manifoldmix --partitioner clip-c8
@@ -54,6 +55,14 @@ docs: $(DOCS_READY)
 
 docs-links: $(DOCS_READY)
 	sphinx-build -q -j auto -b linkcheck -d build/site/doctrees docs build/site/links
+
+test-wheel:
+	rm -rf build/wheel
+	$(PYTHON) -m venv build/wheel/venv
+	build/wheel/venv/bin/python -m pip install --quiet build
+	build/wheel/venv/bin/python -m build --outdir build/wheel/dist
+	build/wheel/venv/bin/python -m pip install --quiet "$$(ls build/wheel/dist/*.whl)[dev]"
+	build/wheel/venv/bin/python tests/project/check_wheel.py -m 'not slow' -n auto
 
 lowest:
 	$(PYTHON) -m venv .venv-lowest

@@ -14,6 +14,7 @@ from merging.errors import FolderError
 from merging.storage import atomic
 from merging.storage.folder import check_place
 from merging.storage.lock import Lock, is_hidden
+from merging.storage.result import lies_in
 from merging.values.states import MethodState
 from merging.values.wording import beginning, some
 
@@ -143,7 +144,7 @@ def withdraw(folder: Path) -> None:
     atomic.remove(*(folder / name for name in DOCUMENTS))
     atomic.remove(*(path for path in folder.iterdir() if APART.fullmatch(path.name)))
     pictures = folder / PICTURES
-    if pictures.is_dir():
+    if lies_in(folder, PICTURES) and pictures.is_dir():
         atomic.remove(*(path for path in pictures.iterdir() if PICTURE.fullmatch(path.name)))
 
 

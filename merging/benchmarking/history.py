@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from merging.storage.lock import is_held
 from merging.storage.result import MEMBERS, REPORT
 from merging.values.answer import answer, gains_and_losses, standing_of
 from merging.values.earlier import report_from
-from merging.values.formats import JOURNAL, check_format
+from merging.values.formats import JOURNAL, check_format, parsed
 from merging.values.report import models_of
 from merging.values.states import RunState, state_of
 from merging.values.verdict import ACCURACY, MARKS, Standing, Verdict
@@ -196,7 +195,7 @@ def _begun(record: Path) -> dict[str, Any] | None:
         line = file.readline()
     if not line.endswith(b"\n"):
         return told
-    header = json.loads(line)
+    header = parsed(line)
     check_format(header.get("format", JOURNAL), JOURNAL)
     for name in ("task", "strategy"):
         said = header.get(name)
@@ -206,7 +205,7 @@ def _begun(record: Path) -> dict[str, Any] | None:
 
 
 def _run(folder: Path) -> dict[str, Any] | None:
-    report = json.loads((folder / REPORT).read_bytes())
+    report = parsed((folder / REPORT).read_bytes())
     if not (isinstance(report, dict) and {"strategy", "status", "pool"} <= report.keys()):
         if (folder / journal.FILE).is_file():
             raise ValueError("it is no report of a run")
@@ -228,7 +227,7 @@ def _run(folder: Path) -> dict[str, Any] | None:
 
 
 def _benchmark(folder: Path) -> dict[str, Any] | None:
-    found = json.loads((folder / RESULT).read_bytes())
+    found = parsed((folder / RESULT).read_bytes())
     if not (isinstance(found, dict) and str(found.get("format", "")).startswith("merging-benchmark/")):
         if (folder / memory.FILE).is_file():
             raise ValueError("it is no result of a benchmark")
@@ -253,12 +252,12 @@ def _benchmark(folder: Path) -> dict[str, Any] | None:
 
 
 def _pool(folder: Path) -> dict[str, Any] | None:
-    record = json.loads((folder / POOL).read_bytes())
+    record = parsed((folder / POOL).read_bytes())
     if not (isinstance(record, dict) and "sweep" in record):
         return None
     scores = []
     for path in sorted(folder.glob("model_*.json")):
-        model = json.loads(path.read_bytes())
+        model = parsed(path.read_bytes())
         if model.get("held_out") is not None:
             scores.append(float(model["held_out"]))
     state = State.FINISHED if scores else State.CUT_OFF

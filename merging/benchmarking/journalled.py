@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from merging.errors import FolderError
+from merging.errors import DAMAGED, FolderError
 from merging.plugins.task import HELD_OUT
 from merging.storage.journal import FILE, read_events
 
@@ -51,7 +51,7 @@ def curves(folder: Path, report: Mapping[str, Any]) -> dict[str, Curve]:
     path = folder / FILE
     try:
         stretches = _stretches(read_events(path.read_bytes(), path, until="stopped"))
-    except (OSError, FolderError):
+    except DAMAGED:
         return {}
     if sum(map(_evaluations, stretches.values())) != report["evaluations"]:
         return {}

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from merging.benchmarking import memory
 from merging.benchmarking.folder import RESULT
 from merging.benchmarking.journalled import curves, header_of
 from merging.benchmarking.results import SHIFTED, Benchmark, BenchmarkRow, Single, accurate
 from merging.benchmarking.runs import Coefficients
-from merging.errors import DAMAGED, FolderError, FormatError, near_path, raised
+from merging.errors import DAMAGED, FolderError, FormatError, RecipeError, near_path, raised
 from merging.plugins.task import HELD_OUT
 from merging.storage import journal
-from merging.storage.result import RECIPE, REPORT
+from merging.storage.result import RECIPE, REPORT, read_recipe
 from merging.values.earlier import report_from, row_of_today, verdicts_of
+from merging.values.formats import RECIPE as FORMAT
+from merging.values.formats import is_newer, parsed
 from merging.values.report import UNTESTED, models_of
 from merging.values.states import state_of
 from merging.values.statistics import mean_interval, wilson
@@ -44,11 +44,13 @@ def read_folder(folder: Path) -> Benchmark:
     if not path.is_file():
         raise FolderError(unread(folder))
     try:
-        report = json.loads(path.read_bytes())
+        report = parsed(path.read_bytes())
         report_from(report)  # which checks it
         return of_run(report, folder)
     except FormatError as error:
         raise FolderError(f"{path}: {error}") from None
+    except RecipeError as error:
+        raise FolderError(str(error)) from None
     except DAMAGED as error:
         raise FolderError(f"{path} is damaged: {raised(error, whole=True)}") from None
 
@@ -200,11 +202,17 @@ def _of_row(strategy: str, report: dict[str, Any], verdicts: Sequence[Verdict]) 
 
 
 def _coefficients(path: Path) -> Coefficients | None:
-    """The table of a run's recipe, where there is one."""
+    """The table of a run's recipe, where there is one that this version reads.
+
+    Raises:
+        RecipeError: it is damaged.
+    """
     if not path.is_file():
         return None
-    recipe = json.loads(path.read_bytes())
-    components = [component for component in recipe["components"] if not component["inert"]]
-    table = np.array([component["coefficients"] for component in components], dtype=np.float64).T
-    names = tuple(ingredient["name"] for ingredient in recipe["ingredients"])
-    return Coefficients(names, tuple(component["name"] for component in components), table)
+    with contextlib.suppress(*DAMAGED):  # which is said below
+        if is_newer(parsed(path.read_bytes()).get("format"), FORMAT):
+            return None
+    recipe = read_recipe(path, measured=False)
+    columns = list(recipe.partition.effective)
+    names = tuple(ingredient.name for ingredient in recipe.ingredients)
+    return Coefficients(names, tuple(recipe.partition.names[c] for c in columns), recipe.coefficients[:, columns])

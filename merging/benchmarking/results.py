@@ -14,7 +14,7 @@ from merging.benchmarking.runs import Coefficients
 from merging.benchmarking.views import BenchmarkViews
 from merging.errors import DAMAGED, FolderError, FormatError, raised, reason_of
 from merging.plugins.task import HELD_OUT
-from merging.values.formats import BENCHMARK, check_format, known_fields
+from merging.values.formats import BENCHMARK, check_format, known_fields, parsed
 from merging.values.leaderboard import Single as Single
 from merging.values.leaderboard import with_soups
 from merging.values.report import number
@@ -246,7 +246,7 @@ class Benchmark(BenchmarkViews):
         path = Path(path).expanduser()
         path = path / "benchmark.json" if path.is_dir() else path
         try:
-            return cls.from_json(json.loads(path.read_bytes()))
+            return cls.from_json(parsed(path.read_bytes()))
         except FormatError as error:
             raise FolderError(f"{path}: {error}") from None
         except OSError as error:

@@ -16,7 +16,7 @@ from merging.errors import DAMAGED, FolderError
 from merging.plugins.optimizer import Optimizer
 from merging.plugins.partitioner import Partitioner
 from merging.plugins.strategy import MixStrategy
-from merging.values.formats import check_types
+from merging.values.formats import check_types, parsed
 from merging.values.frames import frame
 from merging.values.outcome import Outcome
 from merging.values.shown import Sheet, Shown, named
@@ -106,8 +106,8 @@ class Coefficients(Shown):
         names = {name: data[name] for name in ("ingredients", "components")}
         check_types(cls, names)
         values = np.array(data["values"], dtype=np.float64)
-        if values.shape != tuple(map(len, names.values())):
-            raise ValueError(f"coefficients have shape {values.shape}")
+        if values.shape != tuple(map(len, names.values())) or not np.isfinite(values).all():
+            raise ValueError(f"coefficients have shape {values.shape}, or are not finite")
         return cls(tuple(data["ingredients"]), tuple(data["components"]), values)
 
 
@@ -185,7 +185,7 @@ def read_run(path: Path) -> MethodRun | None:
         FolderError: the file is damaged.
     """
     try:
-        return MethodRun.from_json(json.loads(path.read_bytes()))
+        return MethodRun.from_json(parsed(path.read_bytes()))
     except FileNotFoundError:
         return None
     except DAMAGED:

@@ -98,10 +98,13 @@ def open_model(
         return OpenedModel(ModelPool([model if isinstance(model, Checkpoint) else Checkpoint(path)]))
     recipe = read_recipe(path)
     given = not isinstance(models, Sequence) or models
-    if not given:
-        return OpenedModel(ModelPool.reopen(recipe.ingredients), recipe)
     seen = None if isinstance(models, ModelPool) and models.alignment is not None else recipe.vocabulary
-    return OpenedModel(ModelPool.open(models) if seen is None else ModelPool.seen(models, seen), recipe)
+    if not given:
+        pool = ModelPool.reopen(recipe.ingredients)
+    else:
+        pool = ModelPool.open(models) if seen is None else ModelPool.seen(models, seen)
+    recipe.check_of(pool.tensors, str(path))
+    return OpenedModel(pool, recipe)
 
 
 def open_all(

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from merging.errors import DAMAGED
 from merging.plugins.task import HELD_OUT
 from merging.running.run import Result
 from merging.running.saved import SavedRun
 from merging.storage.checkpoint import Checkpoint
 from merging.storage.result import MODELS, RECIPE, REPORT
+from merging.values.formats import parsed
 from merging.values.verdict import Family
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ def chosen_by_held_out(model: Scorable, task: str) -> bool:
             return bool(saved != "uniform")  # of the models that may be written instead, an average asks for no score
         own = [verdict for verdict in report["verdicts"] if verdict["set"] == HELD_OUT]
         return any(verdict["family"] == Family.SELECTION for verdict in own)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):  # none, or another program's
+    except DAMAGED:  # none, or another program's
         return False
 
 
@@ -48,4 +49,4 @@ def _report(model: Scorable) -> Any:
         path = Path(model).expanduser() if isinstance(model, str | os.PathLike) else None
     if path is None or not (path.is_dir() or path.name in (RECIPE, *MODELS.values())):
         return None
-    return json.loads(((path if path.is_dir() else path.parent) / REPORT).read_bytes())
+    return parsed(((path if path.is_dir() else path.parent) / REPORT).read_bytes())

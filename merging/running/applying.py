@@ -108,6 +108,7 @@ def apply(
         _check_place(place, overwrite=overwrite)
     found, beside = _recipe(recipe)
     pool = _pool(found, models, recipe)
+    found.check_of(pool.tensors)
     writing.check(pool, "recipe")
     if place is None:
         for ingredient in found.ingredients:

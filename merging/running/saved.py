@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -19,7 +18,7 @@ from merging.storage.journal import FILE
 from merging.storage.model_folder import is_model_folder
 from merging.storage.pool import ModelPool
 from merging.storage.result import ENSEMBLE, MODELS, RECIPE, REPORT, read_ensemble, read_recipe
-from merging.values.formats import known_fields
+from merging.values.formats import known_fields, parsed
 from merging.values.recipe import Ensemble, Ingredient, Merge, Recipe, Weights
 from merging.values.report import Report
 from merging.values.wording import plural, some
@@ -108,7 +107,7 @@ def _merge(folder: Path, report: Report) -> Merge:
     written = _written(folder)
     if written is None:
         raise RecipeError(f"{folder} holds neither a recipe nor a model, only its report")
-    lineage = json.loads((folder / REPORT).read_bytes()).get("lineage", ())
+    lineage = parsed((folder / REPORT).read_bytes()).get("lineage", ())
     try:
         ingredients = tuple(Ingredient(**known_fields(Ingredient, row)) for row in lineage)
     except DAMAGED as error:
@@ -127,9 +126,9 @@ def _ensemble(folder: Path) -> Ensemble:
     average, members = read_ensemble(folder)
     recipes = []
     try:
-        for (place, *_), entry in zip(members, json.loads((folder / ENSEMBLE).read_bytes())["members"], strict=True):
+        for (place, *_), entry in zip(members, parsed((folder / ENSEMBLE).read_bytes())["members"], strict=True):
             recipe = Recipe.from_json(entry["recipe"] | {"overrides": {}})
-            measured = list(entry["recipe"]["overrides"])
+            measured = list(dict(entry["recipe"]["overrides"]))
             if measured:
                 recipe = replace(recipe, overrides=_Written(_written(place) or place, measured))
             recipes.append(recipe)

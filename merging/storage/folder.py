@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -15,8 +14,23 @@ from merging.errors import DAMAGED, FolderError, MergingError, is_full, near_pat
 from merging.storage import atomic, journal
 from merging.storage.adapter_folder import CONFIG
 from merging.storage.lock import Lock, is_hidden
-from merging.storage.result import ADAPTER, CARD, ENSEMBLE, MEMBERS, MODELS, OVERRIDES, PAGE, RECIPE, REPORT
+from merging.storage.result import (
+    ADAPTER,
+    CARD,
+    ENSEMBLE,
+    MEMBERS,
+    MODELS,
+    OVERRIDES,
+    PAGE,
+    RECIPE,
+    REPORT,
+    is_member,
+    is_plain,
+    lies_in,
+    named_files,
+)
 from merging.storage.shards import INDEX, SHARD
+from merging.values.formats import parsed
 
 _LEDGER = ".replacing.json"
 """What is being replaced and by what, as long as that takes: a run that is killed meanwhile leaves no other record."""
@@ -137,6 +151,8 @@ def _publish(aside: Path, folder: Path) -> None:
     """Puts new results in the place of old ones, on the disk at every step."""
     new = {file.name for file in aside.iterdir()}
     own = {f"{MEMBERS}/{path.name}" for path in (aside / MEMBERS).glob("*")}
+    if own and (folder / MEMBERS).is_symlink():
+        raise FolderError(f"{folder / MEMBERS} is a link, and nothing is written through it; remove it")
     files, written = _recorded(folder)
     for name in sorted(own - written):
         if (folder / name).exists():
@@ -161,32 +177,33 @@ def _publish(aside: Path, folder: Path) -> None:
 def _recorded(folder: Path) -> tuple[set[str], set[str]]:
     """Files and folders of members that earlier runs say they have written, also one that was killed while it did."""
     try:
-        ledger = json.loads((folder / _LEDGER).read_bytes())
-        files, members = ledger["files"], ledger["members"]
+        ledger = parsed((folder / _LEDGER).read_bytes())
+        files, members = list(ledger["files"]), list(ledger["members"])
     except DAMAGED:
         files, members = [], []
-    names = {name for name in files if isinstance(name, str) and Path(name).name == name and not is_hidden(name)}
-    folders = {name for name in members if isinstance(name, str) and re.fullmatch(rf"{MEMBERS}/\d+", name)}
-    there = {name for name in folders if (folder / name).is_dir()}
-    return (names | _earlier(folder)) - {journal.FILE}, there | _members(folder)
+    names = {name for name in files if isinstance(name, str) and is_plain(name)}
+    return (names | _earlier(folder)) - {journal.FILE}, _there(folder, members) | _members(folder)
 
 
 def _members(folder: Path) -> set[str]:
     """Folders of the members of an ensemble that an earlier run has written."""
     try:
-        entries = json.loads((folder / ENSEMBLE).read_bytes())["members"]
-        found = {str(entry["folder"]) for entry in entries}
+        entries = parsed((folder / ENSEMBLE).read_bytes())["members"]
+        return _there(folder, [entry["folder"] for entry in entries])
     except DAMAGED:
         return set()
-    # Only names that a run gives: these folders are removed, and the file may say anything.
-    return {name for name in found if re.fullmatch(rf"{MEMBERS}/\d+", name) and (folder / name).is_dir()}
+
+
+def _there(folder: Path, names: Iterable[object]) -> set[str]:
+    """Which members are there, under names that a run gives: they are removed, and a file may say anything."""
+    named = {name for name in names if isinstance(name, str) and is_member(name)}
+    return {name for name in named if lies_in(folder, name) and (folder / name).is_dir()}
 
 
 def _earlier(folder: Path) -> set[str]:
     """Names of the files that an earlier run says it has written."""
     try:
-        names = json.loads((folder / REPORT).read_bytes())["files"]
-        return {n for n in names if isinstance(n, str) and Path(n).name == n and not is_hidden(n)}
+        return set(named_files(folder))
     except DAMAGED:
         return set()
 

@@ -19,7 +19,7 @@ from typing import IO, Any
 from merging.errors import DAMAGED, FolderError, near_path
 from merging.storage.atomic import refusals, sync
 from merging.storage.lock import Lock
-from merging.values.formats import JOURNAL, check_format
+from merging.values.formats import JOURNAL, check_format, each_once
 from merging.values.outcome import Decision, Outcome
 from merging.values.wording import beginning
 
@@ -67,6 +67,8 @@ class Journal:
             raise
 
     def _open(self, path: Path, mode: str, *, replay: bool) -> None:
+        if path.is_symlink():
+            raise FolderError(f"{path} is a link, and nothing is written through it; copy the file there, or remove it")
         with refusals(f"cannot open {path}"):
             # unbuffered: what could not be written is not tried again
             self._file = open(path, mode, buffering=0)  # noqa: SIM115 (open as long as the run)
@@ -265,7 +267,7 @@ def _read(content: bytes, path: Path, until: str = "") -> tuple[list[dict[str, A
     lines = content.split(b"\n")
     for number, line in enumerate(lines[:-1], 1):
         try:
-            event = json.loads(line, parse_float=_finite, parse_constant=_finite)
+            event = json.loads(line, parse_float=_finite, parse_constant=_finite, object_pairs_hook=each_once)
             if not isinstance(event, dict) or not isinstance(event.get("event"), str):
                 raise ValueError("not an event")
             if event["event"] == "evaluation":

@@ -15,6 +15,8 @@ from merging.errors import FolderError
 from merging.storage.atomic import LEFTOVER, leftovers, refusals, remove
 
 NAME = ".lock"
+_NO_LINK = getattr(os, "O_NOFOLLOW", 0)
+"""A lock is a file of its folder: one that is a link could make files anywhere."""
 
 
 class Lock:
@@ -88,7 +90,7 @@ def is_hidden(name: str) -> bool:
 
 def _locked(place: Path, path: Path, *, wait: bool) -> IO[bytes] | None:
     """Opens the file and locks it; None where its last holder has removed it meanwhile."""
-    file = os.fdopen(os.open(place, os.O_RDWR | os.O_CREAT, 0o666), "r+b")
+    file = os.fdopen(os.open(place, os.O_RDWR | os.O_CREAT | _NO_LINK, 0o666), "r+b")
     try:
         import fcntl
     except ImportError:  # pragma: no cover (Windows has no flock)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from safetensors import SafetensorError
 
-from merging.errors import DAMAGED, FormatError, RecipeError, near_path, raised
+from merging.errors import DAMAGED, FormatError, MergingError, RecipeError, near_path, raised, reason_of
 from merging.storage import atomic
 from merging.storage.checkpoint import Checkpoint
 from merging.storage.companions import copy_companion
@@ -18,8 +20,9 @@ from merging.storage.dtypes import FORMATS
 from merging.storage.token_maps import FILES
 from merging.storage.vocabulary_files import files_of
 from merging.values.formats import ENSEMBLE as FORMAT
-from merging.values.formats import check_format
+from merging.values.formats import check_format, known_fields, parsed
 from merging.values.recipe import Merge, Recipe
+from merging.values.wording import beginning
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -87,21 +90,79 @@ def write_ensemble(aside: Path, average: str, members: Sequence[Mapping[str, Any
 def read_ensemble(folder: Path) -> tuple[Literal["logits", "probabilities"], list[tuple[Path, str, float]]]:
     """Reads what an ensemble averages, and each member's folder, name and weight.
 
+    A member lies in the folder, under a name that a run gives: the file may have come from anybody.
+
     Raises:
-        RecipeError: it is damaged.
+        RecipeError: it is damaged, or a member lies elsewhere.
     """
     path = folder / ENSEMBLE
     try:
-        data = json.loads(path.read_bytes())
+        data = parsed(path.read_bytes())
         check_format(data["format"], FORMAT)
-        members = [(folder / m["folder"], str(m["name"]), float(m["weight"])) for m in data["members"]]
+        members = [_Member(**known_fields(_Member, member)) for member in data["members"]]
         if data["average"] not in ("logits", "probabilities"):
-            raise ValueError(f"average {data['average']!r}")
+            raise ValueError(f"average is {beginning(repr(data['average']), 60)}")
+        if not members or min(m.weight for m in members) < 0 or not any(m.weight for m in members):
+            raise ValueError("there are no members, or a weight is negative, or all are zero")
     except FormatError as error:
         raise RecipeError(f"{path}: {error}") from None
     except DAMAGED as error:
         raise RecipeError(f"{path} is damaged: {raised(error, whole=True)}") from None
-    return data["average"], members
+    away = next((m.folder for m in members if not (is_member(m.folder) and lies_in(folder, m.folder))), None)
+    if away is not None:
+        where = beginning(repr(away), 60)
+        raise RecipeError(f"{path}: its member {where} is no folder in {MEMBERS}/; name the model itself instead")
+    return data["average"], [(folder / m.folder, m.name, float(m.weight)) for m in members]
+
+
+@dataclass(frozen=True)
+class _Member:
+    """An entry of ``members``, as far as its model is needed."""
+
+    folder: str
+    name: str
+    weight: float
+
+
+def is_member(name: str) -> bool:
+    """Whether a path within a result's folder is one that a run gives to a member of an ensemble."""
+    return re.fullmatch(rf"{MEMBERS}/[0-9]+", name) is not None
+
+
+def lies_in(folder: Path, name: str) -> bool:
+    """Whether a path within a folder leads nowhere else: no part of it is a link, whoever has made that.
+
+    Args:
+        folder: the folder, which may itself be reached by links.
+        name: the path, as a result's file says it.
+    """
+    relative = Path(name).parts != () and not Path(name).is_absolute()
+    return relative and (folder / name).resolve() == folder.resolve() / name
+
+
+def named_files(folder: Path) -> tuple[str, ...]:
+    """The names of files that the report of a result says were written; what leads out of its folder is no such name.
+
+    Raises:
+        OSError: there is no report.
+        KeyError, TypeError, ValueError: it is damaged.
+    """
+    names = parsed((folder / REPORT).read_bytes())["files"]
+    if not isinstance(names, list):
+        raise TypeError(f"files is {beginning(repr(names), 60)}")
+    return tuple(dict.fromkeys(name for name in names if isinstance(name, str) and is_plain(name)))
+
+
+def is_plain(name: str) -> bool:
+    """Whether a name from a file is that of something in a folder: no path, on no system, and nothing hidden."""
+    return name != "" and Path(name).name == name and not name.startswith(".") and not {"\\", "\0"} & set(name)
+
+
+def member_files(folder: Path) -> Iterator[Path]:
+    """Lists what lies in the folders of an ensemble's members; not what others have put beside these folders."""
+    for path in sorted((folder / MEMBERS).glob("*/*")):
+        if is_member(path.parent.relative_to(folder).as_posix()):
+            yield path
 
 
 def write_beside(aside: Path, merged: Merge, report: Mapping[str, Any], card: str) -> None:
@@ -121,12 +182,12 @@ def result_files(folder: Path) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
 
     Raises:
         OSError: there is no report.
-        ValueError: it is damaged.
+        KeyError, TypeError, ValueError: it is damaged.
     """
-    names = sorted(json.loads((folder / REPORT).read_bytes())["files"])
+    names = sorted(named_files(folder))
     describing = [folder / name for name in names if name in (REPORT, RECIPE, OVERRIDES, CARD, ENSEMBLE)]
     model = [folder / name for name in names if folder / name not in describing and (folder / name).is_file()]
-    inside = sorted(path for path in (folder / MEMBERS).rglob("*") if path.is_file()) if MEMBERS in names else []
+    inside = [path for path in member_files(folder) if path.is_file()] if MEMBERS in names else []
     return tuple(describing), (*model, *inside)
 
 
@@ -137,30 +198,53 @@ def _write_json(path: Path, data: Mapping[str, Any]) -> None:
 
 
 def _load(path: Path) -> dict[str, Tensor]:
-    """Reads the tensors of a safetensors file; none where there is no file."""
-    if not path.exists():
-        return {}
+    """Reads the tensors of a recipe's safetensors file.
+
+    Raises:
+        RecipeError: it is not there, or damaged.
+    """
     from safetensors.torch import load_file
 
-    tensors: dict[str, Tensor] = load_file(path)
+    try:
+        tensors: dict[str, Tensor] = load_file(path)
+    except FileNotFoundError:
+        raise RecipeError(f"there is no {path}, whose tensors the recipe beside it names; copy both") from None
+    except (*DAMAGED, SafetensorError) as error:
+        raise RecipeError(f"{path} is damaged: {raised(error, whole=True)}") from None
     return tensors
 
 
-def read_recipe(path: Path) -> Recipe:
+def read_recipe(path: Path, *, measured: bool = True) -> Recipe:
     """Reads ``recipe.json`` and, beside it, its overrides.
+
+    Args:
+        path: the file, or the folder that it stands in.
+        measured: whether its overrides are read, too; else the recipe has none.
 
     Raises:
         RecipeError: there is none, or it is damaged.
     """
     path = path / RECIPE if path.is_dir() else path
     try:
-        data = json.loads(path.read_bytes())
-        overrides = _load(path.with_name(OVERRIDES))
+        data = parsed(path.read_bytes())
     except FileNotFoundError:
         raise RecipeError(f"no recipe at {path}{near_path(path)}") from None
-    except (OSError, ValueError, RecursionError, SafetensorError) as error:
+    except OSError as error:
+        raise RecipeError(f"cannot read a recipe at {reason_of(error)}") from None
+    except DAMAGED as error:
         raise RecipeError(f"{path} is damaged: {error}") from None
+    overrides: dict[str, Tensor] = {}
+    if isinstance(data, Mapping) and data.get("overrides") and isinstance(data["overrides"], Mapping):
+        if measured:
+            overrides = _load(path.with_name(OVERRIDES))
+        else:
+            data = {**data, "overrides": {}}
     try:
-        return Recipe.from_json(data, overrides)
-    except RecipeError as error:
+        recipe = Recipe.from_json(data, overrides)
+    except MergingError as error:
         raise RecipeError(f"{path}: {error}") from None
+    wrong = next((row for row in recipe.ingredients if not re.fullmatch("[0-9a-f]{64}", row.hash)), None)
+    if wrong is not None:
+        said, hashed = beginning(wrong.name, 60), beginning(repr(wrong.hash), 60)
+        raise RecipeError(f"{path}: the hash of ingredient '{said}' is {hashed}, which is none; copy the recipe again")
+    return recipe

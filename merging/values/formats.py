@@ -6,6 +6,7 @@ those that it does not know. docs/formats.md says what is promised of each file.
 
 from __future__ import annotations
 
+import json
 import math
 import re
 import types
@@ -42,13 +43,61 @@ def check_format(found: Any, known: str, earlier: Iterable[str] = ()) -> None:
     """
     if found == known or found in tuple(earlier):
         return
-    name, _, number = known.partition("/")
-    newer = re.fullmatch(rf"{name}/(\d{{1,9}})", found) if isinstance(found, str) else None
-    if newer and int(newer[1]) > int(number):
+    if is_newer(found, known):
         raise FormatError(
             f"its format {found} is newer than {known}, which this version of merging reads; pip install -U merging"
         )
     raise ValueError(f"format {beginning(repr(found), 60)} is not {known!r}")
+
+
+def is_newer(found: Any, known: str) -> bool:
+    """Whether a format is a later one of the same files.
+
+    >>> is_newer("merging-recipe/2", RECIPE), is_newer("merging-recipe/1", RECIPE), is_newer(2, RECIPE)
+    (True, False, False)
+
+    Args:
+        found: what a file says.
+        known: the format that this version writes.
+    """
+    name, _, number = known.partition("/")
+    later = re.fullmatch(rf"{name}/([0-9]{{1,9}})", found) if isinstance(found, str) else None
+    return later is not None and int(later[1]) > int(number)
+
+
+def parsed(content: bytes) -> Any:
+    """The values of a file of JSON that this program has written.
+
+    >>> parsed(b'{"seed": 1, "seed": 2}')
+    Traceback (most recent call last):
+    ValueError: 'seed' stands twice in one object
+
+    Args:
+        content: the file's bytes, as UTF-8; with a byte order mark or in UTF-16 they are read, too.
+
+    Raises:
+        ValueError: it is empty, no JSON, nested too deep, or says one thing twice, which readers may take differently.
+    """
+    if not content.strip():
+        raise ValueError("it is empty")
+    try:
+        return json.loads(content, object_pairs_hook=each_once)
+    except RecursionError:
+        raise ValueError("it is nested too deep") from None
+
+
+def each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Makes an object of JSON of its names and values, for ``object_pairs_hook``.
+
+    Raises:
+        ValueError: a name stands there twice.
+    """
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"{beginning(repr(twice), 60)} stands twice in one object")
+    return found
 
 
 def known_fields(kind: type, data: Mapping[str, Any]) -> dict[str, Any]:

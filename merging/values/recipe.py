@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 
 from merging.errors import FormatError, MergingError, RecipeError
 from merging.moved import by_position
-from merging.values.formats import RECIPE, check_format
+from merging.values.formats import RECIPE, check_format, check_types, known_fields
 from merging.values.frames import frame
 from merging.values.partition import Component, Partition
 from merging.values.shown import Grid, Sheet, Shown, grid, named
-from merging.values.wording import plural
+from merging.values.wording import beginning, plural
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -48,6 +48,8 @@ class Place:
         Raises:
             RecipeError: a value that is no text.
         """
+        if not isinstance(data, Mapping):
+            raise RecipeError(f"not a recipe: {beginning(repr(data), 60)} stands where a model should")
         texts = (data["name"], data["file"], data.get("key", ""), data.get("base", ""))
         if not all(isinstance(text, str) for text in texts):
             raise RecipeError("not a recipe: a name or file is no text")
@@ -89,6 +91,8 @@ class Vocabulary:
         if data is None:
             return None
         source, multiple, base = data["tokenizer_source"], data["pad_to_multiple_of"], data["base"]
+        if not isinstance(data["models"], list) or not data["models"]:
+            raise RecipeError("not a recipe: its vocabulary is of no models")
         if not isinstance(source, str) or not (multiple is None or (type(multiple) is int and multiple > 0)):
             raise RecipeError("not a recipe: its vocabulary has no source, or pads to no number")
         places = tuple(Place.from_json(place) for place in data["models"])
@@ -344,49 +348,101 @@ class Recipe(Shown):
         Raises:
             RecipeError: not a recipe, or an override that does not have the bytes it was saved with.
         """
+        if not isinstance(data, Mapping):
+            raise RecipeError(f"not a recipe: {beginning(repr(data), 60)}")
         try:
             check_format(data["format"], RECIPE)
-            texts = [text for i in data["ingredients"] for text in (i["name"], i["hash"], i["file"])]
-            texts += [i.get(name, "") for i in data["ingredients"] for name in ("key", "base")]
-            texts += [text for c in data["components"] for text in (c["name"], *c["tensors"])]
-            if not all(isinstance(text, str) for text in texts):
-                raise RecipeError("not a recipe: a name, hash or file is no text")
-            seen = Vocabulary.from_json(data.get("vocabulary"))
-            facts = [
-                (i["name"], i["hash"], i["file"], i.get("key", ""), i.get("base", "")) for i in data["ingredients"]
-            ]
-            dtypes: Dtypes = tuple((name, *_pair(pair)) for name, pair in data.get("dtypes", {}).items())
+            said = _Written(**known_fields(_Written, data))
+            seen = Vocabulary.from_json(said.vocabulary)
+            facts = [_facts(i) for i in said.ingredients]
+            dtypes: Dtypes = tuple((name, *pair) for name, pair in said.dtypes.items())
             ingredients = tuple(
-                Ingredient(*each, dtypes=dtypes) if seen is None else Aligned(*each, seen, dtypes=dtypes)
+                Ingredient(**each, dtypes=dtypes) if seen is None else Aligned(**each, seen_in=seen, dtypes=dtypes)
                 for each in facts
             )
-            components = tuple(
-                Component(c["name"], tuple(c["tensors"]), c["inert"], c["constant"], c["frozen"])
-                for c in data["components"]
-            )
-            table = np.array([c["coefficients"] for c in data["components"]], dtype=np.float64).T
+            components = tuple(_component(c) for c in said.components)
+            if not components:
+                raise RecipeError("not a recipe: it has no components")
+            table = np.array([_column(c, len(ingredients)) for c in said.components], dtype=np.float64).T
             found = dict(overrides or {})
-            for name, digest in data["overrides"].items():
+            for name, digest in said.overrides.items():
                 if name not in found or _tensor_hash(found[name]) != digest:
                     raise RecipeError(f"override '{name}' is missing or has changed since the recipe was written")
-            return cls(ingredients, Partition(components), table, {name: found[name] for name in data["overrides"]})
+            return cls(ingredients, Partition(components), table, {name: found[name] for name in said.overrides})
         except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
             if isinstance(error, FormatError):
                 raise RecipeError(str(error)) from None
             if isinstance(error, MergingError):
                 raise
-            raise RecipeError(f"not a recipe: {type(error).__name__} at {error}") from None
+            lacks = " is missing" if isinstance(error, KeyError) else ""
+            raise RecipeError(f"not a recipe: {error}{lacks}") from None
+
+    def check_of(self, tensors: Collection[str], called: str = "the recipe") -> None:
+        """Says whether a recipe from a file is one of these models: whether it names their tensors, and no others.
+
+        Args:
+            tensors: names of the models' tensors.
+            called: begins the message.
+
+        Raises:
+            RecipeError: it is of others.
+        """
+        covered = {name for component in self.partition.components for name in component.tensors}
+        lost = [name for name in tensors if name not in covered]
+        others = sorted((covered | {name for name, *_ in self.dtypes} | self.measured) - set(tensors))
+        if lost or others:
+            more = f" ({len(lost or others)} such)"
+            said = f"it lacks their tensor '{lost[0]}'" if lost else f"they have no tensor '{others[0]}'"
+            raise RecipeError(f"{called} is not of these models: {said}{more}")
 
 
-def _pair(pair: Any) -> tuple[str, str]:
-    """The dtype that a tensor is merged in, and that of the result.
+@dataclass(frozen=True)
+class _Written:
+    """The fields of a recipe's file, with their types."""
+
+    ingredients: tuple[Mapping[str, object], ...]
+    components: tuple[Mapping[str, object], ...]
+    overrides: Mapping[str, str]
+    dtypes: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    vocabulary: Mapping[str, object] | None = None
+
+
+def _facts(data: Mapping[str, Any]) -> dict[str, Any]:
+    """What a recipe's file says of an ingredient.
 
     Raises:
-        RecipeError: they are something else.
+        TypeError: a value of another type.
     """
-    if not (isinstance(pair, list) and len(pair) == 2 and all(isinstance(each, str) for each in pair)):
-        raise RecipeError("not a recipe: its dtypes are two a tensor, that of the sum and that of the result")
-    return pair[0], pair[1]
+    said = {name: data[name] for name in ("name", "hash", "file")}
+    said |= {name: data[name] for name in ("key", "base") if name in data}
+    check_types(Ingredient, said)
+    return said
+
+
+def _component(data: Mapping[str, Any]) -> Component:
+    """A component as a recipe's file has it.
+
+    Raises:
+        TypeError: a value of another type.
+    """
+    said = {name: data[name] for name in ("name", "tensors", "inert", "constant", "frozen")}
+    check_types(Component, said)
+    return Component(**said | {"tensors": tuple(said["tensors"])})
+
+
+def _column(data: Mapping[str, Any], count: int) -> list[float]:
+    """The coefficients of one component, one an ingredient.
+
+    Raises:
+        RecipeError: they are no numbers, or more or fewer.
+    """
+    values, called = data["coefficients"], beginning(data["name"], 60)
+    if not isinstance(values, list) or any(type(value) not in (int, float) for value in values):
+        raise RecipeError(f"not a recipe: the coefficients of component '{called}' are no list of numbers")
+    if len(values) != count:
+        said = plural(len(values), "coefficient")
+        raise RecipeError(f"not a recipe: component '{called}' has {said} for {plural(count, 'ingredient')}")
+    return values
 
 
 def _coefficients(recipe: Recipe) -> Grid:

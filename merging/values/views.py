@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from functools import partial
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from merging.errors import DAMAGED, FolderError, FormatError, OptionError, raised, reason_of
+from merging.values.formats import parsed
 from merging.values.frames import frame
 from merging.values.shown import Sheet, Shown
 from merging.values.wording import beginning, kind_of
@@ -47,7 +47,7 @@ class ReportViews(Shown):
             path = Path(data).expanduser()
             where = str(path / FILE if path.is_dir() else path)
         try:
-            return report_from(data if isinstance(data, Mapping) else json.loads(Path(where).read_bytes()))
+            return report_from(data if isinstance(data, Mapping) else parsed(Path(where).read_bytes()))
         except FileNotFoundError:
             raise FolderError(f"there is no report at {where}") from None
         except FormatError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import re
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import click
 import pytest
 
+import merging
 from merging.cli.main import COMMANDS, cli
 from tests.conftest import TASK, Merge
 from tests.harness.conftest import write_results
@@ -97,7 +99,8 @@ def test_a_plan_is_a_document(merge: Merge, tiny: list[str]) -> None:
 
 def test_every_variable_is_in_the_table() -> None:
     table = (ROOT / "docs" / "cli.md").read_text().partition("## Environment variables")[2]
-    sources = [path for wing in ("merging", "cli", "tests") for path in (ROOT / wing).rglob("*.py")]
+    folders = (Path(merging.__file__).parent, ROOT / "tests")
+    sources = [Path(name) for folder in folders for name in glob.glob(f"{folder}/**/*.py", recursive=True)]
     found = {name for path in sources for name in re.findall(r"[\"'](MERGING_[A-Z_]+)[\"']", path.read_text())}
     assert {"MERGING_TRACEBACK", "MERGING_CACHE"} <= found
     assert all(f"`{name}`" in table for name in found), "add it to IN_COMMON of docs/build_reference.py"

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+import merging
 from merging.errors import MergingError, NameTakenError, UnknownNameError
 from merging.plugins.discovery import FOLDERS, load_all, load_file
 from merging.plugins.registry import PLUGINS, Registry, strategies
@@ -58,10 +59,10 @@ def test_near_names_are_suggested() -> None:
 
 def test_everything_built_in_is_found() -> None:
     assert load_all() == ()
-    root = Path(__file__).parents[2]
+    root = Path(merging.__file__).parent
     for (kind, found), place in zip(PLUGINS.items(), FOLDERS, strict=True):
         package = f"merging.{place}"
-        folder = root / "merging" / place.replace(".", "/")
+        folder = root / place.replace(".", "/")
         modules = {f"{package}.{path.stem}" for path in folder.glob("*.py") if path.stem != "__init__"}
         assert {found[name].__module__ for name in found if found[name].__module__.startswith("merging.")} == modules, (
             kind

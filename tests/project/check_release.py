@@ -1,17 +1,40 @@
 """Says whether a checkout is what a tag promises, before anything is published: ``python check_release.py v1.2.3``.
 
-Prints a line for each thing that is missing and exits with 1 where there is one. Needs nothing but Python.
+Prints a line for each thing that is missing and exits with 1 where there is one. Needs nothing but Python
+and git.
 """
 
 from __future__ import annotations
 
 import re
+import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
+QUOTING = ("pyproject.toml", "CITATION.cff", "*.md", "docs/**/*.md", "examples/**/*.toml", ".github/**/*.*")
+"""Files that may quote the repository's address."""
+
+
+def without_owner(root: Path) -> Iterator[str]:
+    """Which files still quote an address of nobody's, a sentence each."""
+    for path in sorted({path for pattern in QUOTING for path in root.glob(pattern)}):
+        if "/OWNER/" in path.read_text(encoding="utf-8"):
+            yield f"OWNER stands in the address of {path.relative_to(root).as_posix()}"
+
+
+def off_main(root: Path) -> Iterator[str]:
+    """Says it where the commit that is checked out is not on main, which is the remote's where that is known."""
+    for branch in ("origin/main", "main"):
+        asked = ["git", "-C", str(root), "merge-base", "--is-ancestor", "HEAD", branch]
+        answer = subprocess.run(asked, capture_output=True, check=False).returncode
+        if answer == 1:
+            yield f"this commit is not on {branch}: merge first, and tag the merge"
+        if answer in (0, 1):
+            return
+    yield "git knows no branch main here: git fetch origin main:refs/remotes/origin/main"
 
 
 def missing(root: Path, tag: str) -> Iterator[str]:
@@ -28,8 +51,8 @@ def missing(root: Path, tag: str) -> Iterator[str]:
         yield f"the tag is {tag}, and pyproject.toml says version {version}"
     if numbers is None:
         yield f"version {version} is not MAJOR.MINOR.PATCH"
-    if "OWNER" in project["urls"]["Repository"]:
-        yield "OWNER stands in the address of pyproject.toml"
+    yield from off_main(root)
+    yield from without_owner(root)
     if f"\nversion: {version}\n" not in (root / "CITATION.cff").read_text(encoding="utf-8"):
         yield f"CITATION.cff does not say version {version}"
     if not re.search(

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
-import re
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
@@ -18,7 +16,8 @@ from merging.storage.hub.refusals import LOG_IN, address, reason, refusal
 from merging.storage.hub.spelling import PREFIX, HubId, as_id
 from merging.storage.licence import front_matter_of
 from merging.storage.model_folder import INDEX_SUFFIX, LOADED, is_shard
-from merging.storage.result import CARD, MEMBERS, RECIPE, REPORT
+from merging.storage.result import CARD, MEMBERS, RECIPE, REPORT, lies_in, member_files, named_files
+from merging.values.formats import parsed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,17 +145,19 @@ def _files(folder: Path) -> tuple[str, ...]:
         FolderError: it says nothing, or one is not there.
     """
     try:
-        named = json.loads((folder / REPORT).read_bytes())["files"]
+        named = named_files(folder)
     except FileNotFoundError:
         raise FolderError(f"{folder} is no folder of a finished run (no {REPORT}){near_path(folder)}") from None
     except DAMAGED as error:
         raise FolderError(f"{folder / REPORT} is damaged: {raised(error, whole=True)}") from None
-    files = [name for name in named if isinstance(name, str) and Path(name).name == name and name != MEMBERS]
-    members = [path for path in sorted((folder / MEMBERS).glob("*/*")) if re.fullmatch(r"\d+", path.parent.name)]
+    files = [name for name in named if name != MEMBERS]
     if MEMBERS in named:
-        files += [path.relative_to(folder).as_posix() for path in members]
-    files = [name for name in files if not Path(name).name.startswith(".")]
-    lost = [name for name in files if not (folder / name).is_file() or (folder / name).is_symlink()]
+        members = (path.relative_to(folder).as_posix() for path in member_files(folder))
+        files += [name for name in members if not Path(name).name.startswith(".")]
+    away = next((name for name in (*named, *files) if (folder / name).exists() and not lies_in(folder, name)), None)
+    if away is not None:
+        raise FolderError(f"{folder}: {away} that the run has written is not there any more, but a link; copy it there")
+    lost = [name for name in files if not (folder / name).is_file()]
     if lost or not files:
         raise FolderError(f"{folder}: {lost[0] if lost else 'nothing'} that the run has written is not there any more")
     return tuple(files)
@@ -172,7 +173,7 @@ def _remarks(folder: Path, files: Sequence[str]) -> tuple[str, ...]:
     if CARD in files and not licence:
         told.append(f"{CARD} states no licence: write one above it (license: …) if you may")
     try:
-        rows = json.loads((folder / REPORT).read_bytes())["lineage"]
+        rows = parsed((folder / REPORT).read_bytes())["lineage"]
         local = any(not str(row["file"]).startswith(PREFIX) and row["file"] for row in rows)
     except DAMAGED:
         local = False
