@@ -30,6 +30,27 @@ TITLES = {
     "errors": "Errors",
 }
 """Wings in the order of the pages, with their titles; one that is missing comes last, under its own name."""
+ABOUT = {
+    "running": "Merges models, tests the result against the best single one, and opens runs that are on the disk.",
+    "benchmarking": "Runs many methods over one pool, and reads, compares and writes what came of it.",
+    "looking": "Looks at a pool before a merge and at scores after it: checks, geometry, ranking.",
+    "harness": "Runs lm-eval's tasks on models, and compares its results in pairs.",
+    "strategies": "How models become one. A strategy is made with its options, and given to :py:obj:`~merging.merge`.",
+    "partitioners": "How a model is divided into components, each of which has coefficients of its own.",
+    "optimizers": "How coefficients are searched for, where a strategy asks for an optimizer.",
+    "objectives": "What a search makes better: a score of outputs on held-out data.",
+    "sinks": "Where the events of a run go as they happen.",
+    "tasks": "What models are scored on: held-out data, test sets, and the model that the weights belong to.",
+    "data": "Samples in memory, and the forms in which they are read from files.",
+    "models": "Which network the weights belong to, and how it sees its data.",
+    "storage": "Checkpoints, pools of them, and the files that they are written to.",
+    "training": "Makes a pool: one model, fine-tuned many times.",
+    "mixing": "Numbers of a method that vary with the depth, part or tensor of a model.",
+    "plugins": "What plug-ins of your own are made of, and how they are registered.",
+    "values": "What the rest returns: frozen values, such as recipes, reports and verdicts.",
+    "errors": "What is raised where something cannot be done, with what would help.",
+}
+"""What each page says first: its wing in one sentence."""
 _LINE = re.compile(r"from \.(?P<wing>\w+)(?P<rest>[\w.]*) import (?P<name>\w+) as ")
 
 
@@ -51,7 +72,7 @@ def _functions_first(name: tuple[str, str]) -> tuple[bool, bool]:
 def pages() -> dict[str, str]:
     """Makes the pages in reStructuredText, for autodoc: path below docs/ → text."""
     wings = public()
-    made = {f"api/{wing}.rst": _page(TITLES.get(wing, wing), list(names)) for wing, names in wings.items()}
+    made = {f"api/{wing}.rst": _page(wing, list(names)) for wing, names in wings.items()}
     return {"api/index.rst": _index(wings)} | made
 
 
@@ -70,8 +91,8 @@ def _index(wings: dict[str, dict[str, str]]) -> str:
     return "\n".join([*lines, ".. toctree::", "   :hidden:", "", *(f"   {wing}" for wing in wings), ""])
 
 
-def _page(title: str, names: list[str]) -> str:
-    lines = _titled(title, "=")
+def _page(wing: str, names: list[str]) -> str:
+    lines = [*_titled(TITLES.get(wing, wing), "="), ABOUT.get(wing, ""), ""]
     for name in names:
         found = getattr(merging, name)
         if inspect.isroutine(found):

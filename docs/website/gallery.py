@@ -50,10 +50,10 @@ def page_name(folder: Path, docs: Path) -> str:
 
 
 def make_page(folder: Path) -> str:
-    """Draws a result's page, as ``merge report FOLDER`` does."""
-    if (folder / FILES[0]).is_file():
-        return page(read_folder(folder))
-    return page(Report.from_json(folder / FILES[1]))
+    """Draws a result's page, as ``merge report FOLDER`` does, with the way back to the site."""
+    of_benchmark = (folder / FILES[0]).is_file()
+    made = page(read_folder(folder) if of_benchmark else Report.from_json(folder / FILES[1]))
+    return made.replace("<header>", '<header>\n<nav><a href="index.html">Gallery</a></nav>', 1)
 
 
 def of_folder(folder: Path, docs: Path) -> Shown:

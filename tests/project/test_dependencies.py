@@ -12,7 +12,9 @@ from collections import defaultdict
 from importlib.metadata import PackageNotFoundError, requires
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 ROOT = Path(__file__).parents[2]
 MODULES = {
@@ -125,18 +127,25 @@ def test_what_is_brought_is_brought(module: str, package: str) -> None:
         pytest.skip(f"{package} comes with dev-full")
 
 
-def test_what_is_loaded_at_the_start() -> None:
-    """``import merging``, and ``merge --help``: of all dependencies these alone."""
+def test_what_is_loaded_at_the_start(tmp_path: Path) -> None:
+    """``import merging``, ``merge --help``, and a merge of weights alone: of all dependencies these alone."""
+    for name in "ab":
+        save_file({"w": np.ones(2, np.float32)}, tmp_path / f"{name}.safetensors")
     code = (
-        "import sys, merging; first = set(sys.modules); sys.argv = ['merge', '--help']\n"
+        "import sys, merging; loaded = [set(sys.modules)]\n"
         "from merging.cli.main import main\n"
-        "try: main()\nexcept SystemExit: pass\n"
-        "print(); print(*sorted({n.partition('.')[0] for n in first})); print(*sorted(n for n in sys.modules))"
+        "for line in '--help', 'run a.safetensors b.safetensors --strategy uniform --output run':\n"
+        "    sys.argv = ['merge', *line.split()]\n"
+        "    try: main()\n    except SystemExit as end: assert not end.code\n"
+        "    loaded.append(set(sys.modules))\n"
+        "print()\nfor modules in loaded: print(*sorted(modules))"
     )
-    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    first, later = (set(line.split()) for line in ran.stdout.splitlines()[-2:])
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert (tmp_path / "run/model.safetensors").exists()
+    first, later, merged = (set(line.split()) for line in ran.stdout.splitlines()[-3:])
     for row in table("always"):
         (name,) = packages(row[0])
         module, said = MODULES.get(name, name), row[5]
         assert (module in first) == (said == "import"), name
         assert (module in later) == (said in ("import", "help")), name
+        assert (module in merged) == (said in ("import", "help", "weights")), name

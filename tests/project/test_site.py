@@ -179,7 +179,7 @@ def test_the_reference_leads_to_each_of_its_pages() -> None:
 def test_the_api_is_the_public_table() -> None:
     """Each of its names once, in a section that has a title, and no other name."""
     wings = api.public()
-    assert set(wings) == set(api.TITLES), "docs/website/api.py has a title for each wing"
+    assert set(wings) == set(api.TITLES) == set(api.ABOUT), "docs/website/api.py has a title and a line for each wing"
     named = re.findall(r"^\.\. [a-z:]+:: merging\.(\w+)$", "\n".join(api.pages().values()), re.MULTILINE)
     assert sorted(named) == sorted(merging.__all__)
 
@@ -205,6 +205,8 @@ def test_every_result_has_a_page_of_its_own() -> None:
     shown = gallery.of_folder(docs / "results/animals/first", docs)
     assert shown.said.startswith("▲ greedy soup")
     assert shown.pictures.count("<svg ") == 2
+    made = gallery.make_page(docs / "results/animals/first")
+    assert '<header>\n<nav><a href="index.html">' in made, "whoever comes from elsewhere is stuck"
 
 
 def test_what_is_wrong_with_a_site_is_found(tmp_path: Path) -> None:
