@@ -1,5 +1,5 @@
 # make demo   a better model from the built-in pool, from nothing; then five methods side by side
-# make test   the fast tests, on all cores: under two minutes
+# make test   the fast tests, on all cores
 # make test-all   every test
 # make test-gpu   what must pass on a CUDA device, where there is one
 # make check  style, types, layers, generated pages, packaging: lint, types, generated
