@@ -39,6 +39,7 @@ napoleon_custom_sections = [("Keywords", "params_style")]  # merging.plugins.key
 
 html_theme = "furo"
 html_title = f"merging {release}"
+html_favicon = "website/static/icon.svg"
 html_static_path = ["website/static"]
 html_css_files = ["site.css"]
 html_copy_source = False

@@ -37,7 +37,7 @@ class Page(HTMLParser):
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         """Notes what an element is called, leads to and loads."""
         told = {name: value or "" for name, value in attrs}
-        self.anchors |= {told[key] for key in ("id", "name") if key in told}
+        self.anchors |= {told[key] for key in (("id", "name") if tag == "a" else ("id",)) if key in told}
         self.links += [told[key] for key in ("href", "src") if key in told]
         loaded = told.get(LOADED.get(tag, ""), "")
         if tag == "link" and told.get("rel") in NOT_LOADED:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import re
+import textwrap
 import zlib
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ MADE = {"Reference": ["api/index"], "Results": ["gallery/index"]}
 """Pages that are made here, and the section of docs/index.md that they stand in."""
 LAST = "Project"
 """The section of pages that docs/index.md does not list."""
+SAYING, SHOWN = 30, 160
+"""Characters of a text that says what a page is about, at least, and of what search engines show of it."""
 _log = logging.getLogger(__name__)
 
 
@@ -136,6 +139,16 @@ def sidebar(app: Sphinx, name: str, template: str, context: dict[str, Any], doct
     context["toctree"] = lambda **_: "".join(made)
 
 
+def description(app: Sphinx, name: str, template: str, context: dict[str, Any], doctree: Any) -> None:
+    """Says in a page's head what it is about, by its first sentences: search engines show them."""
+    paragraphs = doctree.findall(nodes.paragraph) if doctree is not None else ()
+    texts = (" ".join(paragraph.astext().split()) for paragraph in paragraphs)
+    text = next((text for text in texts if len(text) >= SAYING), "")
+    if text:
+        said = html.escape(textwrap.shorten(text, SHOWN, placeholder=" …"))
+        context["metatags"] += f'<meta name="description" content="{said}" />'
+
+
 def setup(app: Sphinx) -> dict[str, int]:
     """Connects all of it; where this code has changed, every page is read again."""
     app.add_config_value("site_repository", None, "env", Repository)
@@ -146,5 +159,6 @@ def setup(app: Sphinx) -> dict[str, int]:
     app.connect("doctree-resolved", draw)
     app.connect("build-finished", make_results)
     app.connect("html-page-context", sidebar, priority=400)  # before furo
+    app.connect("html-page-context", description)
     own = b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py")))
     return {"parallel_read_safe": True, "parallel_write_safe": True, "env_version": zlib.crc32(own)}

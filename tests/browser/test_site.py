@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+import html
 import http.server
+import re
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -75,6 +77,14 @@ def test_a_page_is_whole_and_readable(open_page: Callable[..., Page], name: str,
     assert grounds[0] > 700
     assert grounds[1] < 150
     assert page.locator("article h1").count() == 1
+
+
+def test_its_head_says_what_it_is_about(site: Path) -> None:
+    for name in ("index", "benchmark", "reference/strategy/ties", "api/running"):
+        head = (site / f"{name}.html").read_text(encoding="utf-8").partition("</head>")[0]
+        (said,) = re.findall('<meta name="description" content="([^"]+)"', head)
+        assert 30 <= len(html.unescape(said)) <= 160
+        assert 'rel="icon"' in head or 'rel="shortcut icon"' in head
 
 
 def test_it_opens_as_the_readme_does(open_page: Callable[..., Page]) -> None:
