@@ -19,6 +19,7 @@ import unicodedata
 from collections.abc import Iterable, Iterator
 from enum import StrEnum
 from pathlib import Path
+from tokenize import TokenError
 
 _ACTIVE = ("Cc", "Cf", "Cs", "Zl", "Zp")
 """Unicode categories that do something instead of being seen: controls, directions, lone surrogates, line ends."""
@@ -167,9 +168,9 @@ class Stopped(Exception):
         return LIMIT_REACHED.format(self.limit) if self.reason is StopReason.LIMIT else "interrupted"
 
 
-DAMAGED = (OSError, ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError)
+DAMAGED = (OSError, ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError, TokenError)
 """Errors that are raised where a file is read that holds something else than it should: cut off, not JSON, other keys
-or types, nested too deep."""
+or types, nested too deep. numpy reads headers by ``tokenize``."""
 
 
 def is_full(error: BaseException) -> bool:

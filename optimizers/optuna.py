@@ -50,8 +50,7 @@ class Optuna(Optimizer):
         names = [f"x{number:0{len(str(search.dimension))}}" for number in range(search.dimension)]
         bounds = zip(names, search.lower, search.upper, strict=True)
         space: dict[str, Any] = {n: optuna.distributions.FloatDistribution(float(a), float(b)) for n, a, b in bounds}
-        with _quiet():
-            study = self._study(int(search.generator.integers(2**32)))
+        with _quiet(), self._study(int(search.generator.integers(2**32))) as study:
             study.enqueue_trial(dict(zip(names, map(float, search.start), strict=True)))
             for _ in range(search.budget):
                 trial = study.ask(space)
@@ -63,7 +62,9 @@ class Optuna(Optimizer):
                 study.tell(trial, score)
         return search.solution("budget spent")
 
-    def _study(self, seed: int) -> Any:
+    @contextlib.contextmanager
+    def _study(self, seed: int) -> Iterator[Any]:
+        """A new study; a database that it is kept in is closed at the end."""
         import optuna
 
         makers: dict[str, Any] = {
@@ -73,16 +74,23 @@ class Optuna(Optimizer):
         }
         sampler = makers[self.sampler](seed=seed)
         if self.storage is None:
-            return optuna.create_study(direction="maximize", sampler=sampler)
+            yield optuna.create_study(direction="maximize", sampler=sampler)
+            return
         url = self.storage if "://" in self.storage else f"sqlite:///{self.storage}"
         try:
-            taken = set(optuna.get_all_study_names(url))
+            storage = optuna.storages.RDBStorage(url)
+            taken = set(optuna.get_all_study_names(storage))
             number = next(n for n in range(1, len(taken) + 2) if f"{self.study}-{n}" not in taken)
             name = f"{self.study}-{number}"
-            return optuna.create_study(study_name=name, storage=url, direction="maximize", sampler=sampler)
+            study = optuna.create_study(study_name=name, storage=storage, direction="maximize", sampler=sampler)
         except Exception as error:  # every database driver has errors of its own
             reason = str(error).splitlines()[0]
             raise OptionError(f"option 'storage' of 'optuna': cannot use {self.storage} ({reason})") from None
+        try:
+            yield study
+        finally:
+            storage.remove_session()
+            storage.engine.dispose()
 
 
 @contextlib.contextmanager

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import operator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -14,6 +16,7 @@ from merging.plugins.problem import Problem
 from merging.plugins.registry import strategies
 from merging.plugins.strategy import MixStrategy
 from merging.values.recipe import Weights
+from merging.values.sums import in_order
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -74,7 +77,7 @@ class Fisher(MixStrategy):
             )
             measured.append({name: tensor.float() for name, tensor in found.items()})
             problem.progress.advance()
-        norms = np.array([sum(float(t.double().square().sum()) for t in f.values()) ** 0.5 for f in measured])
+        norms = np.array([in_order(float(t.double().square().sum()) for t in f.values()) ** 0.5 for f in measured])
         usual = 1.0 / np.maximum(norms, 1e-30) if self.normalize else np.ones(count)
         best = self._merge(problem, measured, usual / usual.sum())
         if not self.draws:
@@ -103,7 +106,7 @@ class Fisher(MixStrategy):
                 for c, f in zip(coefficients, measured, strict=True)
             ]
             # A weighted mean as steps from the first model: equal models give their very bits back.
-            total = sum(own)
+            total = functools.reduce(operator.add, own)  # in order, on every Python: see in_order
             merged = models[0].clone()
             for model, weight in zip(models[1:], own[1:], strict=True):
                 merged += (weight / total) * (model - models[0])

@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 from merging.errors import DAMAGED, FolderError
 from merging.plugins.task import HELD_OUT
 from merging.storage.journal import FILE, read_events
+from merging.values.sums import in_order
 
 Curve: TypeAlias = tuple[tuple[float, int, float], ...]
 """(forward-equivalents, evaluations, best held-out score so far), a line for each improvement."""
@@ -85,7 +86,7 @@ def _curve(own: Stretch, ranking: Stretch, row: Mapping[str, Any]) -> Curve:
     known = max(int(row["evaluations"]) - _evaluations(own), 0)
     first = ranking if 0 < _evaluations(ranking) <= known else []
     rest = known - _evaluations(first)  # asked again, nobody knows which
-    missing = float(row["forward_equivalents"]) - sum(price for price, *_ in [*first, *own]) - rest
+    missing = float(row["forward_equivalents"]) - in_order(price for price, *_ in [*first, *own]) - rest
     share = max(missing, 0.0) / max(len(own), 1)
     spent, count, lines = 0.0, 0, list[tuple[float, int, float]]()
     for price, score, counts in [*first, (float(rest), None, rest), *((p + share, s, n) for p, s, n in own)]:

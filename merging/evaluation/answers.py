@@ -17,6 +17,7 @@ from merging.plugins.objective import Objective, check_labels, terms_of
 from merging.plugins.task import Split, Task
 from merging.plugins.whole_model_objective import WholeModelObjective
 from merging.values.outcome import WORST, Outcome, top1
+from merging.values.sums import in_order
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -48,7 +49,7 @@ class Seen:
         score = finite(objective.score(self.terms, split.labels.cpu(), split.groups, split.group_names))
         correct = None if self.hits is None else np.packbits(self.hits.numpy())
         kept = _array(self.terms) if record and not objective.counts_hits else None
-        loss = sum(self.losses) / len(split) if self.losses else None
+        loss = in_order(self.losses) / len(split) if self.losses else None
         if loss is not None and not np.isfinite(loss):
             loss = -WORST
         return Outcome(score=score, samples=len(split), correct=correct, nan=self.nan, terms=kept, loss=loss)

@@ -18,6 +18,7 @@ from merging.plugins.task import HELD_OUT
 from merging.plugins.whole_model_objective import WholeModelObjective
 from merging.values.outcome import Outcome
 from merging.values.recipe import Ensemble, Recipe
+from merging.values.sums import in_order
 
 LOGITS_MEMORY = 1 << 30
 """Bytes for logits of whole splits, for models whose outputs are averaged."""
@@ -143,7 +144,7 @@ def _averaged(ensemble: Ensemble, outputs: Callable[[Recipe], Tensor]) -> Tensor
     for member, weight in zip(ensemble.members, ensemble.weights, strict=True):
         part = outputs(member)
         part = part.softmax(1) if ensemble.average == "probabilities" else part
-        part = part * (weight / sum(ensemble.weights))
+        part = part * (weight / in_order(ensemble.weights))
         total = part if total is None else total.add_(part)
     if total is None:
         raise StrategyError("an ensemble has no members")

@@ -24,6 +24,7 @@ from merging.storage.dtypes import dtype_name
 from merging.storage.raw import as_tensor, bytes_of
 from merging.values.outcome import Outcome
 from merging.values.recipe import Recipe, Weights
+from merging.values.sums import in_order
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -125,9 +126,9 @@ def joined(parts: Sequence[Part], objective: Objective, task: Task, split: str, 
         losses=[loss for part in ordered for loss in part.losses],
     )
     exact = sum(Fraction(part.share) * (part.stop - part.start) for part in ordered) / len(whole)
-    passes = float(exact) + sum(part.measuring for part in ordered)  # equal shares are the whole pass's, to the bit
+    passes = float(exact) + in_order(part.measuring for part in ordered)  # equal shares: the whole pass's bits
     outcome = seen.outcome(objective, whole, record=record)
-    return replace(outcome, seconds=sum(part.seconds for part in ordered), passes=passes)
+    return replace(outcome, seconds=in_order(part.seconds for part in ordered), passes=passes)
 
 
 def cuts(borders: Sequence[int], parts: int) -> list[tuple[int, int]]:

@@ -35,6 +35,7 @@ from merging.values.outcome import Outcome
 from merging.values.report import scored
 from merging.values.shown import Cell, Grid, Sheet, Shown
 from merging.values.statistics import Interval, mean_interval
+from merging.values.sums import in_order
 from merging.values.told import KINDS
 from merging.values.units import heading, value_in
 from merging.values.verdict import ACCURACY, Family, Role, Verdict, corrected, distinct, mark, word
@@ -282,7 +283,7 @@ def _ranking(
     models = []
     for name, verdicts in zip(order, [(), *corrected(told)], strict=True):
         own = outcomes[name]
-        scores = {c: sum(own[part].score for part in parts) / len(parts) for c, parts in columns.items()}
+        scores = {c: in_order(own[part].score for part in parts) / len(parts) for c, parts in columns.items()}
         intervals = {c: interval_of(comparer, parts, seen[name]) for c, parts in columns.items()}
         models.append(
             Ranked(

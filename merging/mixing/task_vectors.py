@@ -18,6 +18,7 @@ from merging.mixing.sides import Doubles, Sides, Span, scratch, spread
 from merging.mixing.varying import Amount, Numbers, at
 from merging.mixing.weighing import weights_of
 from merging.values.recipe import Recipe, Weights
+from merging.values.sums import in_order
 
 if TYPE_CHECKING:
     from merging.mixing.thinning import Thin, Thinning
@@ -93,7 +94,7 @@ class TaskVectors:
             weigh.scales = [b / a if a else 1.0 for b, a in zip(before, after, strict=True)]
         weigh.weighs = True
         shares = _energies(sides, rows, weigh) if self.energies else None
-        divisor = _nonzero(sum(w * s for w, s in zip(weights, shares or [1.0] * len(weights), strict=True)))
+        divisor = _nonzero(in_order(w * s for w, s in zip(weights, shares or [1.0] * len(weights), strict=True)))
         scale = at(self.scale, 0, sides.name)
         counts = [w * s for w, s in zip(weights, shares, strict=True)] if shares else weights
 
@@ -210,7 +211,7 @@ def _energies(sides: Sides, rows: bool, weigh: _Weigh) -> list[float]:
         return found
 
     squares = [total / sides.count for total in _totals(spread(of, sides.spans(rows=rows)))]
-    total = sum(squares)
+    total = in_order(squares)
     return [square / total if total > 0 else 1.0 / len(squares) for square in squares]
 
 

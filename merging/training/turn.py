@@ -25,6 +25,7 @@ from merging.training.regime import Regime, epochs_of
 from merging.training.samples import Samples
 from merging.training.trainer import Run, steps_of
 from merging.values.report import scored
+from merging.values.sums import in_order
 
 STATE = ".population.pt"
 """A population that is being trained, after its last whole epoch."""
@@ -109,7 +110,7 @@ class Turn:
                     known.append(Epoch.of(run))
                 seconds = spent + time.perf_counter() - began
                 self._keep(runs, epochs, seconds)
-                mean = sum(known[-1].held_out for known in epochs) / len(epochs)
+                mean = in_order(known[-1].held_out for known in epochs) / len(epochs)
                 self.progress.say(f"epoch {epochs[0][-1].number}: {scored(mean)} held-out on average")
         share = (spent + time.perf_counter() - began) / len(runs)
         done = [

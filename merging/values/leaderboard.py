@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 
 from merging.values.formats import known_fields
 from merging.values.shown import Sheet, Shown
+from merging.values.sums import in_order
 from merging.values.wording import beginning, some
 
 Trained: TypeAlias = Mapping[str, str | float | int | bool]
@@ -60,7 +61,7 @@ class Single(Shown):
         """
         tests = {key: score for key, score in scores.items() if key != held_out}
         shifted = [tests[key] for key in shifts if key in tests]
-        mean = sum(shifted) / len(shifted) if shifted and len(shifted) == len(shifts) else None
+        mean = in_order(shifted) / len(shifted) if shifted and len(shifted) == len(shifts) else None
         return cls(name=name, held_out=scores.get(held_out), tests=tests, shifted=mean, trained=trained or {})
 
     @classmethod

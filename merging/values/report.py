@@ -12,6 +12,7 @@ from merging.values.outcome import is_score
 from merging.values.shown import Sheet, Shown
 from merging.values.spread import Spread
 from merging.values.states import RunState, status_of, worded
+from merging.values.sums import in_order
 from merging.values.units import TOKENS, written
 from merging.values.verdict import (
     ACCURACY,
@@ -311,4 +312,4 @@ def models_of(ingredients: Iterable[str], pool: Iterable[str]) -> int:
 
 def average(values: Sequence[float]) -> float | None:
     """Averages values; None where there is none."""
-    return sum(values) / len(values) if values else None
+    return in_order(values) / len(values) if values else None

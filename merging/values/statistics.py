@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from merging.errors import OptionError
+from merging.values.sums import in_order
 from merging.values.wording import kind_of
 
 if TYPE_CHECKING:
@@ -174,8 +175,8 @@ def wilson(accuracy: float, samples: int) -> tuple[float, float]:
 
 def mean_interval(accuracies: Sequence[float], samples: Sequence[int]) -> tuple[float, float]:
     """95 % interval of the mean accuracy over sets, whose samples count as independent (normal approximation)."""
-    variance = sum(p * (1 - p) / n for p, n in zip(accuracies, samples, strict=True)) / len(accuracies) ** 2
-    mean, half = sum(accuracies) / len(accuracies), Z * math.sqrt(variance)
+    variance = in_order(p * (1 - p) / n for p, n in zip(accuracies, samples, strict=True)) / len(accuracies) ** 2
+    mean, half = in_order(accuracies) / len(accuracies), Z * math.sqrt(variance)
     return max(mean - half, 0.0), min(mean + half, 1.0)
 
 

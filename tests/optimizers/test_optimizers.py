@@ -118,11 +118,13 @@ def test_coordinate_moves_the_last_component_first() -> None:
 def test_optuna_storage_can_be_read_by_a_dashboard(tmp_path: Path) -> None:
     for budget in (5, 7):
         run_search(Optuna(storage=str(tmp_path / "study.db"), study="digits"), box(Bowl(2), 2, budget=budget))
-    url = f"sqlite:///{tmp_path / 'study.db'}"
-    studies = [optuna.load_study(study_name=f"digits-{number}", storage=url) for number in (1, 2)]
+    storage = optuna.storages.RDBStorage(f"sqlite:///{tmp_path / 'study.db'}")
+    studies = [optuna.load_study(study_name=f"digits-{number}", storage=storage) for number in (1, 2)]
     assert [len(study.trials) for study in studies] == [5, 7]
     assert studies[0].trials[0].params == {"x0": 0.5, "x1": 0.5}, "the start comes first"
     assert studies[1].best_value == max(trial.value or 0.0 for trial in studies[1].trials)
+    storage.remove_session()
+    storage.engine.dispose()
 
 
 @pytest.mark.parametrize("storage", ["/nowhere/at/all/study.db", "postgresql://x:1/y", "nonsense://x"])
