@@ -271,6 +271,7 @@ def execute(followers: Followers, session: Session) -> None:
 
 @pytest.mark.parametrize("runs_of", [merging.merge, merging.benchmark], ids=lambda function: function.__name__)
 def test_a_sink_that_cannot_work_is_said_before_any_work(runs_of: Callable[..., Any], pool: ModelPool) -> None:
+    pytest.importorskip("tensorboard", reason="tensorboard comes with dev-full")
     with pytest.raises(OptionError, match="give `output`, or tensorboard:folder=DIR"):
         runs_of(pool, "greedy", task=tiny_task(), sinks="tensorboard")
 
@@ -298,11 +299,14 @@ WRONG: list[tuple[Any, type[MergingError], str]] = [
 
 @pytest.mark.parametrize(("given", "error", "said"), WRONG, ids=[str(given) for given, *_ in WRONG])
 def test_what_is_no_sink_is_refused(given: Any, error: type[MergingError], said: str) -> None:
+    if isinstance(given, list):
+        pytest.importorskip("tensorboard", reason="tensorboard comes with dev-full")
     with pytest.raises(error, match=said):
         Settings.of({"sinks": given})
 
 
 def test_sinks_may_be_given_in_many_ways() -> None:
+    pytest.importorskip("tensorboard", reason="tensorboard comes with dev-full")
     assert Settings.of({"sinks": "tensorboard:folder=a b, c"}).watched.sinks == (merging.TensorBoard(folder="a b, c"),)
     assert Settings.of({"sinks": ["tensorboard", merging.TensorBoard(folder="x")]}).watched.sinks[1].folder == "x"  # type: ignore[attr-defined]
     assert Settings.of({"sinks": merging.TensorBoard}).plain()["sinks"] == [{"name": "tensorboard", "folder": None}]

@@ -25,7 +25,7 @@ WORDS = [f"w{number}" for number in range(60)]
 
 @dataclass(frozen=True)
 class Pools:
-    """A folder with models, their base, adapters over it, and two tasks."""
+    """A folder with models, their base, and tasks."""
 
     folder: Path
 
@@ -37,17 +37,12 @@ class Pools:
     def models(self) -> list[Path]:
         return [self.folder / "models" / f"m{number}" for number in range(3)]
 
-    @property
-    def adapters(self) -> list[Path]:
-        return [self.folder / "adapters" / f"a{number}" for number in range(2)]
-
     def task(self, name: str = "texts") -> str:
         return str(self.folder / f"{name}.toml")
 
 
 @pytest.fixture(scope="module")
 def pools(tmp_path_factory: pytest.TempPathFactory) -> Pools:
-    from peft import LoraConfig, get_peft_model
     from tokenizers import Tokenizer, models, pre_tokenizers
 
     made = Pools(tmp_path_factory.mktemp("language"))
@@ -77,11 +72,6 @@ def pools(tmp_path_factory: pytest.TempPathFactory) -> Pools:
             _trained(own, rows(number, 32), 8, 5e-3)
             own.save_pretrained(folder)
             tokenizer.save_pretrained(folder)
-        for number, folder in enumerate(made.adapters):
-            settings = LoraConfig(r=2, target_modules=["q_proj", "down_proj"], task_type="CAUSAL_LM")
-            own = get_peft_model(copy.deepcopy(base), settings)
-            _trained(own, rows(number, 32), 8, 2e-2)
-            own.save_pretrained(folder)
     base.save_pretrained(made.base)
     tokenizer.save_pretrained(made.base)
     for name, start in (("held", 3), ("test", 4), ("code", 5)):
@@ -100,6 +90,20 @@ def pools(tmp_path_factory: pytest.TempPathFactory) -> Pools:
         "both": 'held_out = { docs = "held.jsonl", code = "code.jsonl", qa = "qa.jsonl" }\ntest = "test.jsonl"\n',
     }.items():
         Path(made.task(name)).write_text(model + data, encoding="utf-8")
+    return made
+
+
+@pytest.fixture(scope="module")
+def adapters(pools: Pools) -> list[Path]:
+    peft = pytest.importorskip("peft", reason="peft is in the extra dev-full")
+    made = [pools.folder / "adapters" / f"a{number}" for number in range(2)]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        for number, folder in enumerate(made):
+            settings = peft.LoraConfig(r=2, target_modules=["q_proj", "down_proj"], task_type="CAUSAL_LM")
+            own = peft.get_peft_model(transformers.LlamaForCausalLM.from_pretrained(pools.base), settings)
+            _trained(own, rows(number, 32), 8, 2e-2)
+            own.save_pretrained(folder)
     return made
 
 
@@ -178,8 +182,8 @@ def test_learning_lowers_the_loss(pools: Pools) -> None:
     assert learned.held_out > mean.held_out + 1e-4
 
 
-def test_adapters_are_models_too(pools: Pools, tmp_path: Path) -> None:
-    result = merged(pools, merging.ManifoldMix(budget=4), models=pools.adapters, output=tmp_path / "run")
+def test_adapters_are_models_too(pools: Pools, adapters: list[Path], tmp_path: Path) -> None:
+    result = merged(pools, merging.ManifoldMix(budget=4), models=adapters, output=tmp_path / "run")
     held_out = task_of(pools.task(), None).held_out
     assert -result.report.merged.held_out == pytest.approx(loss_of(tmp_path / "run", held_out), abs=1e-5)
 
