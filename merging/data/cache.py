@@ -21,7 +21,7 @@ from blake3 import blake3
 from numpy.typing import NDArray
 
 from merging.data.damage import Damage, Losses, Tolerance, undamaged
-from merging.errors import TaskError, refused
+from merging.errors import DAMAGED, TaskError, refused
 from merging.machine import available_memory
 from merging.plugins.task import Split
 from merging.storage import atomic
@@ -224,14 +224,7 @@ def _read(place: Path, tolerance: Tolerance | None = None, *, verify: bool = Tru
         split = Split(inputs=torch.from_numpy(images), labels=torch.from_numpy(labels), fingerprint=fingerprint)
         if verify and Split.of(split.inputs, split.labels).fingerprint != fingerprint:
             return None
-    except (
-        OSError,
-        EOFError,
-        ValueError,
-        KeyError,
-        TypeError,
-        TaskError,
-    ):  # not there, cut off, or changed: made again
+    except (*DAMAGED, EOFError, TaskError):  # not there, cut off, or changed: made again
         return None
     if tolerance is not None:
         tolerance.accept(len(labels) + len(damaged), damaged)

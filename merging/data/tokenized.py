@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from merging.data.cache import content_of, folder_for, key_of, save_array
 from merging.data.reading import LanguageSource
-from merging.errors import TaskError, showable
+from merging.errors import DAMAGED, TaskError, showable
 from merging.plugins.sequences import Sequences
 from merging.plugins.task import Split
 from merging.storage import atomic
@@ -134,7 +134,7 @@ def _read(place: Path, *, verify: bool = True) -> Tokenized | None:
         if verify and Split.of(made, split.labels).fingerprint != split.fingerprint:
             return None
         return Tokenized(split, places, tuple(facts["notes"]))
-    except (OSError, EOFError, ValueError, KeyError, TypeError, TaskError):  # not there, cut off, or changed
+    except (*DAMAGED, EOFError, TaskError):  # not there, cut off, or changed
         return None
 
 

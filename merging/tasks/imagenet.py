@@ -15,7 +15,7 @@ import numpy as np
 
 from merging.data.folders import listed, load_images
 from merging.data.images import normalise
-from merging.errors import TaskError
+from merging.errors import DAMAGED, TaskError
 from merging.models.catalogue import model_source
 from merging.plugins.progress import Progress
 from merging.plugins.task import Split, Task, identity
@@ -112,7 +112,7 @@ def _held_out(images: list[tuple[Path, int]], index: object) -> list[tuple[Path,
         raise TaskError("[task] held_out of imagenet-shifts is the name of an index file")
     try:
         marks = np.load(index, allow_pickle=False)
-    except (OSError, ValueError) as error:
+    except (*DAMAGED, EOFError) as error:
         raise TaskError(f"[task] held_out: {index} is no array of marks ({error})") from None
     if marks.shape != (len(images),):
         raise TaskError(
