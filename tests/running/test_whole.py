@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
 
 from merging.evaluation.gradients import LiveGradients
 from merging.evaluation.scorer import LiveScorer
@@ -37,6 +36,7 @@ from merging.strategies.fisher import Fisher
 from merging.strategies.learned import Learned
 from merging.testing import tiny_pool, tiny_task
 from merging.values.recipe import Recipe, Weights
+from tests.golden.kinds import Normed
 
 OWN = '''
 import os, signal
@@ -100,19 +100,6 @@ class AllOfIt(MixStrategy):
 '''
 
 
-class Normed(nn.Module):
-    """A layer, its BatchNorm, and a head; inputs ``(N, 4)``."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.first, self.norm, self.head = nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Linear(8, 3)
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        """Gives class logits, shape ``(N, 3)``."""
-        logits: Tensor = self.head(torch.relu(self.norm(self.first(inputs))))
-        return logits
-
-
 @dataclass
 class Heard(Silent):
     """Keeps what was said, and does something when it hears a decision."""
@@ -147,7 +134,7 @@ class Pools:
         self.normed = ModelPool.open([folder / "normed"]), task
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")  # a name is registered once, and a module of tests may be gone back to
 def pools(tmp_path_factory: pytest.TempPathFactory) -> Pools:
     folder = tmp_path_factory.mktemp("pools")
     (folder / "own.py").write_text(textwrap.dedent(OWN), encoding="utf-8")
